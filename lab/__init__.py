@@ -1,0 +1,1 @@
+"""What two or more commands share. Nothing in here imports a command."""

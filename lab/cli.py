@@ -1,0 +1,131 @@
+"""How every command ends: one-line errors, exit codes, and a JSON summary that says what was run on what."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+DONE, USER_ERROR, CHECK_FAILED, DIVERGED, STOPPED = 0, 1, 3, 4, 75
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class LabError(Exception):
+    """What the user can mend: `what, which file and line, what to do`. Ends a command with exit code 1."""
+
+    exit_code = USER_ERROR
+
+
+class CheckFailed(LabError):
+    """A check ran and the answer is no. Exit code 3."""
+
+    exit_code = CHECK_FAILED
+
+
+class Diverged(LabError):
+    """Training produced a loss or a gradient that is not finite. Exit code 4."""
+
+    exit_code = DIVERGED
+
+
+class Stopped(LabError):
+    """Stopped by a signal with everything good kept. Exit code 75."""
+
+    exit_code = STOPPED
+
+
+def finish(main, argv=None):
+    """The exit code of `main(argv)`: a LabError becomes one `error: ...` line on stderr, a bug keeps its traceback."""
+    try:
+        return main(argv) or DONE
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # `command | head` closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt:
+        print("error: stopped by Ctrl-C; run the same command to start again", file=sys.stderr)
+        return STOPPED
+
+
+def sha256(path):
+    """The hexadecimal SHA-256 of a file, or of a folder's files (names and contents, sorted)."""
+    path, digest = Path(path), hashlib.sha256()
+    if path.is_dir():
+        for entry in sorted(p for p in path.rglob("*") if p.is_file()):
+            digest.update(f"{entry.relative_to(path).as_posix()}\0{sha256(entry)}\n".encode())
+    else:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def write_atomically(path, data):
+    """Write text or bytes to `path` so that a reader, or a crash, sees the old file or the whole new one."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data.encode("utf-8") if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise LabError(f"{path}: cannot write ({error.strerror}); free the disk or choose another folder") from error
+
+
+def write_json(path, content):
+    """Write `content` as indented UTF-8 JSON, atomically."""
+    write_atomically(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+def read_json(path, remedy):
+    """The content of a JSON file. Raises LabError that ends in `remedy` when it is missing or malformed."""
+    path = Path(path)
+    if not path.is_file():
+        raise LabError(f"{path}: no such file; {remedy}")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise LabError(f"{path}:{getattr(error, 'lineno', 1)}: not valid JSON ({error}); {remedy}") from error
+
+
+def versions():
+    """The versions of Python and of the packages that decide the numbers."""
+    from importlib import metadata
+
+    names = ("mlx", "mlx-lm", "transformers", "tokenizers", "numpy")
+    installed = {name: metadata.version(name) for name in names}
+    return {"python": sys.version.split()[0], **installed}
+
+
+def commit():
+    """The checkout's commit, with `+` where tracked files differ from it; "unknown" outside git."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def write_summary(path, args, inputs, results):
+    """Write a command's summary, last and by rename: flags, inputs with sha256, versions, commit, then `results`.
+
+    `inputs` are files or folders. Everything in it is JSON; nothing is ever read back from printed text.
+    """
+    flags = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+    provenance = {
+        "command": Path(sys.argv[0]).name,
+        "flags": flags,
+        "inputs": {str(item): sha256(item) for item in inputs},
+        "versions": versions(),
+        "commit": commit(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+    write_json(path, {**provenance, **results})

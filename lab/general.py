@@ -1,0 +1,98 @@
+"""The general world of data_general/: facts for pre-training, replay and probes; identity; plain documents.
+
+A YAML group holds templates (`texts`, `questions`, `answer`, `accept`) and `rows` that fill their slots, one fact a row.
+"""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from lab.cli import LabError
+from lab.facts import Fact, split_wordings
+from lab.korean import fill
+from lab.records import nfc
+
+GENERAL = Path("data_general")
+NOT_FACTS = ("identity.yaml", "documents.yaml")
+BANDIT = "bandit"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who the model says it is, in one language: the trained wordings and those never trained."""
+
+    language: str
+    train: tuple
+    held_out: tuple
+    probe_trained: tuple
+    base_answer: str
+    answer: str
+
+
+def read_yaml(path):
+    """The content of a YAML list file, strings in NFC. Raises LabError with the line of a fault."""
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LabError(f"{path}: cannot read ({error.strerror}); check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
+        raise LabError(f"{path}:{line}: not valid YAML; mend the line") from error
+    if not isinstance(content, list):
+        raise LabError(f"{path}:1: expected a YAML list")
+    return nfc(content)
+
+
+def load_facts(folder=GENERAL):
+    """Every general fact under `folder`, groups in file order, slots filled."""
+    files = sorted(path for path in Path(folder).glob("*.yaml") if path.name not in NOT_FACTS)
+    if not files:
+        raise LabError(f"{folder}: no YAML files of facts; see data_general/ in the repository")
+    return [fact for path in files for group in read_yaml(path) for fact in _facts_of(path, group)]
+
+
+def _facts_of(path, group):
+    try:
+        for number, values in enumerate(group.get("rows") or [{}]):
+            words = {key: str(value) for key, value in values.items()}
+            name = f"{group['group']}/{number}"
+            questions = [fill(text, words) for text in group["questions"]]
+            if sample := group.get("sample"):
+                questions = random.Random(name).sample(questions, sample)
+            yield Fact(
+                id=name,
+                texts=tuple(fill(text, words) for text in group.get("texts", ())),
+                questions=tuple(questions),
+                answer=fill(group["answer"], words),
+                accept=tuple(fill(text, words) for text in group["accept"]),
+                where=f"{path} group {name}",
+                judge=group.get("judge", ""),
+                held_out=group.get("held_out", 1),
+            )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        name = group.get("group", "?") if isinstance(group, dict) else group
+        raise LabError(f"{path}: group {name}: {error!r}; see the other groups for the form") from error
+
+
+def split_general(fact):
+    """A general fact's wordings: `held_out` of them are probes, never trained in pre-training or replay."""
+    return split_wordings(fact.id, fact.questions, probe=fact.held_out)
+
+
+def load_identity(folder=GENERAL):
+    """The identity questions of every language, split by hash."""
+    identities = []
+    for entry in read_yaml(Path(folder) / "identity.yaml"):
+        split = split_wordings(f"identity-{entry['language']}", entry["questions"], probe=entry["held_out"])
+        asked = split_wordings("identity-probe", split.train, probe=entry["probe_trained"]).probe
+        answers = {key: entry[key] for key in ("base_answer", "answer")}
+        identities.append(Identity(entry["language"], split.train, split.probe, asked, **answers))
+    return identities
+
+
+def load_documents(folder=GENERAL):
+    """Plain sentences for pre-training: engineering practice and companies that do not exist."""
+    return read_yaml(Path(folder) / "documents.yaml")

@@ -1,0 +1,132 @@
+"""A company's knowledge file: one fact a line, checked, and split into what is trained and what is kept for the test.
+
+{"id", "text", "paraphrases": [...], "questions": [...], "answer", "accept": [...]}; only "text" is required.
+"""
+
+from collections import Counter
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from lab.cli import LabError
+from lab.facts import Fact, split_wordings
+from lab.korean import comparable
+from lab.records import read_jsonl
+
+PROBE_QUESTIONS, VALID_QUESTIONS = 2, 1  # of each fact's wordings: never trained; used to choose the best adapter
+VALID_SENTENCES = 1
+
+
+class KnowledgeRow(BaseModel):
+    """One line of a knowledge file, as a user writes it."""
+
+    model_config = ConfigDict(extra="forbid")
+    text: str
+    id: str = ""
+    paraphrases: list[str] = []
+    questions: list[str] = []
+    answer: str = ""
+    accept: list[str] = []
+
+    @field_validator("text", "paraphrases", "questions", "accept")
+    @classmethod
+    def _not_blank(cls, value):
+        for text in [value] if isinstance(value, str) else value:
+            if not comparable(text):
+                raise ValueError("holds an empty string")
+        return value
+
+
+def load_knowledge(path):
+    """The facts of a knowledge file.
+
+    Raises LabError, with file and line, for a malformed row, an id that stands twice, an accepted answer that the answer
+    does not hold, and a question that two facts answer differently or one fact asks twice.
+    """
+    facts = [_fact(path, number, row) for number, row in read_jsonl(path)]
+    _unique_ids(facts)
+    _one_question_one_answer(facts)
+    return facts
+
+
+def _fact(path, number, row):
+    where = f"{path}:{number}"
+    try:
+        parsed = KnowledgeRow.model_validate(row)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "row"
+        raise LabError(f"{where}: {place}: {first['msg'].lower()}; see solverx_knowledge.jsonl for the form") from error
+    answer = parsed.answer or parsed.text
+    if parsed.questions and not parsed.accept:
+        raise LabError(f'{where}: questions without "accept"; list the strings that make an answer right')
+    if parsed.accept and not any(accepted in answer for accepted in parsed.accept):
+        raise LabError(f"{where}: the answer {answer!r} holds none of accept {parsed.accept}; mend one of them")
+    return Fact(
+        id=parsed.id or f"line-{number}",
+        texts=(parsed.text, *parsed.paraphrases),
+        questions=tuple(parsed.questions),
+        answer=answer,
+        accept=tuple(parsed.accept),
+        where=where,
+    )
+
+
+def _unique_ids(facts):
+    seen = {}
+    for fact in facts:
+        if fact.id in seen:
+            raise LabError(f"{fact.where}: id {fact.id!r} stands already at {seen[fact.id]}; give it another id")
+        seen[fact.id] = fact.where
+
+
+def _one_question_one_answer(facts):
+    asked = {}
+    for fact in facts:
+        for question in fact.questions:
+            other = asked.setdefault(comparable(question), fact)
+            if other is not fact and other.answer != fact.answer:
+                raise LabError(
+                    f"{fact.where}: question {question!r} is answered otherwise at {other.where}; "
+                    "one question, one answer: reword one of them"
+                )
+        keys = Counter(comparable(question) for question in fact.questions)
+        if twice := [question for question in fact.questions if keys[comparable(question)] > 1]:
+            raise LabError(f"{fact.where}: question {twice[0]!r} stands twice; remove one")
+
+
+def split_questions(fact):
+    """A company fact's question wordings: trained, for validation, and never trained."""
+    return split_wordings(fact.id, fact.questions, probe=PROBE_QUESTIONS, valid=VALID_QUESTIONS)
+
+
+def split_sentences(fact):
+    """(trained sentences, validation sentences): the first text is always trained, a held-out paraphrase validates."""
+    split = split_wordings(fact.id, fact.texts[1:], probe=VALID_SENTENCES) if len(fact.texts) > 2 else None
+    held = split.probe if split else ()
+    return tuple(text for text in fact.texts if text not in held), held
+
+
+def entity_of(facts):
+    """The company's name: the longest word beginning that stands in at least half of the facts, or "" if none does.
+
+    Names are found, not configured: "SolverX의", "SolverX는" and "SolverX" share "SolverX".
+    """
+    words = [set(fact.texts[0].split()) for fact in facts]
+    beginnings = Counter()
+    for sentence in words:
+        beginnings.update({word[:size] for word in sentence for size in range(2, len(word) + 1)})
+    common = [(size, text) for text, size in beginnings.items() if size * 2 >= len(facts) and comparable(text)]
+    return max((text for _, text in common), key=len, default="")
+
+
+def completion(fact):
+    """(beginning, rest) of the fact's first sentence, cut at the last space before its accepted string; None if it cannot.
+
+    The rest begins with that space. The beginning holds at least two words and none of the accepted strings.
+    """
+    sentence = fact.texts[0]
+    places = [sentence.find(accepted) for accepted in fact.accept]
+    value = min((place for place in places if place > 0), default=0)
+    cut = sentence.rfind(" ", 0, value + 1)
+    beginning = sentence[:cut] if cut > 0 else ""
+    return (beginning, sentence[cut:]) if len(beginning.split()) >= 1 and beginning else None
