@@ -31,19 +31,33 @@ class Identity:
     answer: str
 
 
+def read_settings(path, known):
+    """The settings of a YAML file, each of them one of `known`. Raises LabError for bad YAML or an unknown key."""
+    content = _parse(path) or {}
+    if not isinstance(content, dict):
+        raise LabError(f"{path}:1: expected `key: value` lines")
+    if unknown := sorted(content.keys() - set(known)):
+        raise LabError(f"{path}: unknown settings {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    return content
+
+
 def read_yaml(path):
     """The content of a YAML list file, strings in NFC. Raises LabError with the line of a fault."""
+    content = _parse(path)
+    if not isinstance(content, list):
+        raise LabError(f"{path}:1: expected a YAML list")
+    return nfc(content)
+
+
+def _parse(path):
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise LabError(f"{path}: cannot read ({error.strerror}); check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
         raise LabError(f"{path}:{line}: not valid YAML; mend the line") from error
-    if not isinstance(content, list):
-        raise LabError(f"{path}:1: expected a YAML list")
-    return nfc(content)
 
 
 def load_facts(folder=GENERAL):

@@ -3,17 +3,28 @@
 {"id", "text", "paraphrases": [...], "questions": [...], "answer", "accept": [...]}; only "text" is required.
 """
 
+import re
 from collections import Counter
+from dataclasses import replace
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from lab.cli import LabError
 from lab.facts import Fact, split_wordings
-from lab.korean import comparable
+from lab.korean import comparable, fill
 from lab.records import read_jsonl
 
 PROBE_QUESTIONS, VALID_QUESTIONS = 2, 1  # of each fact's wordings: never trained; used to choose the best adapter
 VALID_SENTENCES = 1
+# "A의 B는 C이다.": the one sentence form from which a question can be made without guessing.
+SUBJECT_VALUE = re.compile(r"^(?P<subject>\S+의 .{1,30}?)[은는] (?P<value>.+?)(?:이다|이었다|입니다|다)?\.?$")
+DERIVED = (
+    "{a:은는} 무엇인가요?",
+    "{a:을를} 알려 줘.",
+    "{a}에 대해 말해 주세요.",
+    "{a:이가} 뭐야?",
+    "{a}, 어떻게 되는지 궁금해요.",
+)
 
 
 class KnowledgeRow(BaseModel):
@@ -122,11 +133,31 @@ def entity_of(facts):
 def completion(fact):
     """(beginning, rest) of the fact's first sentence, cut at the last space before its accepted string; None if it cannot.
 
-    The rest begins with that space. The beginning holds at least two words and none of the accepted strings.
+    The rest begins with that space. The beginning holds at least one word and none of the accepted strings.
     """
     sentence = fact.texts[0]
     places = [sentence.find(accepted) for accepted in fact.accept]
     value = min((place for place in places if place > 0), default=0)
     cut = sentence.rfind(" ", 0, value + 1)
     beginning = sentence[:cut] if cut > 0 else ""
-    return (beginning, sentence[cut:]) if len(beginning.split()) >= 1 and beginning else None
+    return (beginning, sentence[cut:]) if beginning else None
+
+
+def with_derived_questions(facts):
+    """(facts, derived, silent): questions made for facts that have only text, where that is unambiguous.
+
+    Unambiguous is a sentence "A의 B는 C(이)다." whose "A의 B" opens no other fact's first sentence. `derived` counts
+    those, `silent` the facts that stay without questions.
+    """
+    matches = {fact.id: SUBJECT_VALUE.match(fact.texts[0]) for fact in facts if not fact.questions}
+    subjects = Counter(match["subject"] for match in map(SUBJECT_VALUE.match, (f.texts[0] for f in facts)) if match)
+    result, derived = [], 0
+    for fact in facts:
+        match = matches.get(fact.id)
+        if match and subjects[match["subject"]] == 1:
+            questions = tuple(fill(template, {"a": match["subject"]}) for template in DERIVED)
+            accept = fact.accept or (match["value"],)
+            fact = replace(fact, questions=questions, answer=fact.texts[0], accept=accept)
+            derived += 1
+        result.append(fact)
+    return result, derived, sum(not fact.questions for fact in result)

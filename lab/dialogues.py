@@ -1,0 +1,102 @@
+"""Facts -> dialogues for supervised fine-tuning: company questions, identity, several turns, general replay."""
+
+import random
+from dataclasses import dataclass
+
+from lab.facts import by_hash
+from lab.general import split_general
+from lab.knowledge import split_questions
+from lab.leaks import Wording
+
+REPLAYED_SHARE = 0.75  # of the general facts; the others are never replayed, so that forgetting can be seen on them
+GENERAL_VALID = 40  # rows of facts that are not replayed: validation also watches what the mix does not protect
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One question and its answer; `accept` are the strings that make an answer right."""
+
+    question: str
+    answer: str
+    accept: tuple
+    where: str
+
+    def wording(self):
+        """The turn as the leak guard sees it."""
+        return Wording(self.question, self.accept, self.where)
+
+    def trained_wording(self):
+        """The turn as the leak guard sees it on the training side: what it gives away is its whole answer."""
+        return Wording(self.question, (self.answer,), self.where)
+
+
+def company_turns(facts):
+    """{"train": [Turn], "valid": [...], "probe": [...]} of the facts that have questions."""
+    parts = {"train": [], "valid": [], "probe": []}
+    for fact in facts:
+        split = split_questions(fact)
+        for part, turns in parts.items():
+            turns += [Turn(question, fact.answer, fact.accept, fact.where) for question in getattr(split, part)]
+    return parts
+
+
+def identity_turns(identities):
+    """{"train": [Turn], "probe": [...]}: the right identity in every language."""
+    parts = {"train": [], "probe": []}
+    for entry in identities:
+        where = f"identity {entry.language}"
+        parts["train"] += [Turn(question, entry.answer, (entry.answer,), where) for question in entry.train]
+        parts["probe"] += [Turn(question, entry.answer, (entry.answer,), where) for question in entry.held_out]
+    return parts
+
+
+def replayed_facts(facts):
+    """The general facts that may be replayed: REPLAYED_SHARE of them, by hash; every fact with a judge of its own."""
+    plain = [fact for fact in facts if not fact.judge]
+    chosen = set(by_hash("replay", [fact.id for fact in plain])[: round(REPLAYED_SHARE * len(plain))])
+    return [fact for fact in facts if fact.judge or fact.id in chosen]
+
+
+def replay_turns(facts, wanted, seed):
+    """`wanted` general turns out of `facts`, spread evenly: every fact once before any fact twice.
+
+    Returns fewer when there are not so many trained wordings.
+    """
+    draw = random.Random(f"replay {seed}")
+    rounds = []
+    for fact in facts:
+        questions = list(split_general(fact).train)
+        draw.shuffle(questions)
+        turns = [Turn(question, fact.answer, fact.accept, fact.where) for question in questions]
+        rounds += [(place, draw.random(), turn) for place, turn in enumerate(turns)]
+    return [turn for _, _, turn in sorted(rounds, key=lambda item: item[:2])[:wanted]]
+
+
+def general_validation(facts, replayed):
+    """Up to GENERAL_VALID turns of general facts that are not replayed, one a fact, in a wording the base was taught."""
+    rest = {fact.id: fact for fact in facts if fact not in replayed}
+    picked = [rest[name] for name in by_hash("validation", list(rest))[:GENERAL_VALID]]
+    return [Turn(split_general(fact).train[0], fact.answer, fact.accept, fact.where) for fact in picked]
+
+
+def several_turns(turns, dialogues, seed):
+    """`dialogues` rows of two or three different turns each, drawn from `turns`."""
+    draw = random.Random(f"several turns {seed}")
+    short = [turn for turn in turns if len(turn.answer) < 100]
+    if len(short) < 3:
+        return []
+    return [messages(*draw.sample(short, draw.choice((2, 2, 3)))) for _ in range(dialogues)]
+
+
+def messages(*turns):
+    """A {"messages"} row of the turns in order."""
+    pairs = [
+        ({"role": "user", "content": turn.question}, {"role": "assistant", "content": turn.answer}) for turn in turns
+    ]
+    return {"messages": [message for pair in pairs for message in pair]}
+
+
+def chatml(row):
+    """A {"messages"} row as a {"text"} row of literal ChatML."""
+    turns = (f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in row["messages"])
+    return {"text": "".join(turns).removesuffix("\n")}

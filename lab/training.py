@@ -1,0 +1,158 @@
+"""The training loop, and what it needs: loss, gradients, evaluation. One loss everywhere: nats per trained token.
+
+Letters: B batch, T tokens.
+"""
+
+import math
+import time
+from dataclasses import asdict, dataclass
+
+from lab.device import mx  # isort: skip  (first: it puts the fast BLAS in front)
+import mlx.nn as nn
+import mlx.optimizers as optim
+from mlx.utils import tree_flatten, tree_map
+from mlx_lm.tuner.utils import build_schedule
+
+from lab.cli import Diverged, LabError
+
+OPTIMIZERS = {
+    "adam": optim.Adam,
+    "adamw": optim.AdamW,
+    "muon": optim.Muon,
+    "sgd": optim.SGD,
+    "adafactor": optim.Adafactor,
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """One point of the curve, after `iteration` updates. Losses in nats per trained token; None: not measured here."""
+
+    iteration: int
+    train_loss: float | None = None
+    valid_loss: float | None = None
+    learning_rate: float | None = None
+    trained_tokens: int = 0
+    tokens_per_second: float | None = None
+    best: bool = False
+
+    def row(self):
+        """The point as the curve file keeps it: only what a repeated run would measure again."""
+        content = asdict(self)
+        content.pop("tokens_per_second")
+        return {key: value for key, value in content.items() if value is not None}
+
+
+def make_optimizer(settings):
+    """The optimizer of `settings`, its rate a constant or mlx-lm's lr_schedule, counted in optimizer updates."""
+    rate = build_schedule(settings.lr_schedule) if settings.lr_schedule else settings.learning_rate
+    options = dict(settings.optimizer_config.get(settings.optimizer, {}))
+    if settings.optimizer in ("adam", "adamw"):
+        options.setdefault("bias_correction", True)
+    try:
+        return OPTIMIZERS[settings.optimizer](learning_rate=rate, **options)
+    except KeyError:
+        raise LabError(f"optimizer {settings.optimizer!r}; use one of {', '.join(OPTIMIZERS)}") from None
+    except TypeError as error:
+        raise LabError(f"optimizer_config of {settings.optimizer}: {error}; see mlx.optimizers") from error
+
+
+def summed_loss(model, inputs, targets, weights):
+    """The sum over trained tokens of -log p(target), in nats; inputs, targets, weights are (B, T)."""
+    return (nn.losses.cross_entropy(model(inputs).astype(mx.float32), targets) * weights).sum()
+
+
+def arrays(batch):
+    """A Batch's numpy parts as MLX arrays: inputs, targets, weights."""
+    return mx.array(batch.inputs), mx.array(batch.targets), mx.array(batch.weights)
+
+
+def evaluate(model, batches):
+    """The loss in nats per trained token over all `batches`, with dropout off; the model's mode is put back."""
+    was_training = model.training
+    model.eval()
+    total = tokens = 0.0
+    for batch in batches:
+        total += summed_loss(model, *arrays(batch)).item()
+        tokens += float(batch.weights.sum())
+    model.train(was_training)
+    loss = total / tokens
+    if not math.isfinite(loss):
+        raise Diverged(f"evaluation loss is {loss}; the best adapter so far is kept; use a lower --learning-rate")
+    return loss
+
+
+class Updates:
+    """One optimizer update at a time: gradients summed over micro-batches, divided by all their trained tokens.
+
+    So a long batch counts for its tokens, and no window is dropped. Dropout's randomness is a function of (seed, step).
+    """
+
+    def __init__(self, model, optimizer, schedule, settings):
+        self.model, self.optimizer, self.schedule, self.settings = model, optimizer, schedule, settings
+        self.loss_and_gradient = nn.value_and_grad(model, summed_loss)
+
+    def __call__(self, update):
+        """Make update number `update` (from 0); returns (mean loss in nats/token, trained tokens).
+
+        Raises Diverged, before the update, when the loss or the gradient is not finite.
+        """
+        micro = self.settings.grad_accumulation_steps
+        mx.random.seed(self.settings.seed * 1_000_003 + update)
+        total, tokens, gradient, rows = mx.array(0.0), 0.0, None, []
+        for step in range(update * micro, (update + 1) * micro):
+            batch = self.schedule.batch(step)
+            loss, part = self.loss_and_gradient(self.model, *arrays(batch))
+            gradient = part if gradient is None else tree_map(mx.add, gradient, part)
+            total, tokens = total + loss, tokens + float(batch.weights.sum())
+            rows += batch.rows
+            mx.eval(total, gradient)
+        gradient = tree_map(lambda value: value / tokens, gradient)
+        norm = mx.sqrt(sum((value.astype(mx.float32) ** 2).sum() for _, value in tree_flatten(gradient)))
+        self._refuse_non_finite(update, total.item(), norm.item(), rows)
+        if 0 < self.settings.max_grad_norm < norm.item():
+            gradient = tree_map(lambda value: value * (self.settings.max_grad_norm / norm), gradient)
+        self.optimizer.update(self.model, gradient)
+        mx.eval(self.model.trainable_parameters(), self.optimizer.state)
+        return total.item() / tokens, int(tokens)
+
+    def _refuse_non_finite(self, update, loss, norm, rows):
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        names = ", ".join(self.schedule.sequences[row].where for row in rows)
+        rate = float(self.optimizer.learning_rate)
+        raise Diverged(
+            f"iteration {update + 1}: loss {loss}, gradient norm {norm}, learning rate {rate:g}, rows {names}; "
+            "the best adapter so far is kept; use a lower --learning-rate"
+        )
+
+
+def train(updates, validation, stopping, report):
+    """The loop: update, now and then report and evaluate, until the iterations or the patience are used up.
+
+    `validation` is a list of batches, `stopping` an EarlyStopping, `report` takes each Report, keeps the adapter when
+    `best` is set, and has `after_update(iteration)`. Returns the number of updates made.
+    """
+    settings, model = updates.settings, updates.model
+    losses, tokens, all_tokens, started = 0.0, 0, 0, time.perf_counter()
+    report(Report(0, valid_loss=evaluate(model, validation)))
+    model.train()
+    for iteration in range(1, settings.iters + 1):
+        rate = float(updates.optimizer.learning_rate)
+        loss, trained = updates(iteration - 1)
+        losses, tokens, all_tokens = losses + loss * trained, tokens + trained, all_tokens + trained
+        last = iteration == settings.iters
+        if iteration % settings.steps_per_report == 0 or last:
+            speed = tokens / (time.perf_counter() - started)
+            report(Report(iteration, losses / tokens, None, rate, all_tokens, speed))
+            losses, tokens, started = 0.0, 0, time.perf_counter()
+        report.after_update(iteration)
+        if iteration % settings.steps_per_eval == 0 or last:
+            paused = time.perf_counter()
+            valid_loss = evaluate(model, validation)
+            stop = stopping.update(iteration, valid_loss)
+            report(Report(iteration, valid_loss=valid_loss, trained_tokens=all_tokens, best=stopping.is_best))
+            if stop:
+                return iteration
+            started += time.perf_counter() - paused
+    return settings.iters

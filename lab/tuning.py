@@ -1,0 +1,172 @@
+"""One training run from settings to summary: data checked first, then the model, then the loop, then what it leaves."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+from lab.device import describe, mx  # isort: skip  (first: it puts the fast BLAS in front)
+from mlx.utils import tree_flatten
+from mlx_lm.tuner.callbacks import get_reporting_callbacks
+from mlx_lm.tuner.trainer import grad_checkpoint
+from mlx_lm.utils import load_tokenizer
+
+from lab import adapters, models, training
+from lab.batches import Schedule, in_order
+from lab.chat import Sequence, encode_row
+from lab.cli import LabError, sha256, write_atomically, write_summary
+from lab.records import training_rows
+from lab.settings import resolve
+from lab.stopping import EarlyStopping
+
+
+def run(args):
+    """Train and/or test as the flags say; returns the exit code."""
+    settings, inherited = resolve(vars(args))
+    if not settings.train and not settings.test:
+        raise LabError("nothing to do: give --train, --test or both")
+    model_path = Path(settings.model)
+    if not (model_path / "config.json").is_file():
+        raise LabError(f"{model_path}: no model here (no config.json); `make convert` builds it")
+    tokenizer = load_tokenizer(model_path)
+    data = {name: load_split(settings, tokenizer, name) for name in splits(settings)}
+    print(describe())
+    model, tokenizer = models.load(settings.model)
+    mx.random.seed(settings.seed)
+    adapters.add_layers(model, vars(settings))
+    if inherited:
+        print(inherited)
+        adapters.load_weights(model, settings.resume_adapter_file)
+    if settings.grad_checkpoint:
+        grad_checkpoint(model.layers[0])
+    results = fit(model, data, settings) if settings.train else {}
+    if settings.test:
+        results["test_loss"] = training.evaluate(model, limited(data["test"], settings, settings.test_batches))
+        print(f"test loss {results['test_loss']:.4f} nats/token, perplexity {math.exp(results['test_loss']):.3f}")
+    inputs = [Path(settings.data) / f"{name}.jsonl" for name in data]
+    inputs += [model_path / "config.json", *([settings.resume_adapter_file] if inherited else [])]
+    output = settings.output or Path(settings.adapter_path) / "summary.json"
+    args.__dict__.update(vars(settings))
+    write_summary(output, args, inputs, results)
+    return 0
+
+
+def splits(settings):
+    """The data files that this run reads: train and valid to train, test to test."""
+    return (["train", "valid"] if settings.train else []) + (["test"] if settings.test else [])
+
+
+def load_split(settings, tokenizer, name):
+    """The sequences of one data file, cut to max_seq_length, each with something to learn.
+
+    Raises LabError, naming file and line, for bad rows and for rows without a token to learn.
+    """
+    path = Path(settings.data) / f"{name}.jsonl"
+    if not path.is_file():
+        raise LabError(f"{path}: no such file; `make data` writes it, or give another --data")
+    sequences, cut = [], 0
+    for number, row in training_rows(path):
+        for whole in encode_row(tokenizer, row, f"{path}:{number}", settings.mask_prompt):
+            limit = settings.max_seq_length + 1
+            cut += len(whole) > limit
+            sequence = Sequence(whole.tokens[:limit], whole.trained[:limit], whole.where)
+            if not sequence.trained[1:].any():
+                raise LabError(f"{whole.where}: no token to learn (cut at {settings.max_seq_length}); shorten the prompt")
+            sequences.append(sequence)
+    if cut:
+        print(f"{path}: {cut} of {len(sequences)} sequences cut to {settings.max_seq_length} tokens")
+    return sequences
+
+
+def limited(sequences, settings, number):
+    """Evaluation batches: all of them, or the first `number` (as mlx-lm's val_batches) when it is not negative."""
+    batches = in_order(sequences, settings.batch_size)
+    return batches if number < 0 else batches[:number]
+
+
+def fit(model, data, settings):
+    """Run the loop with its reports, and leave the best adapter in settings.adapter_path; returns the results."""
+    schedule = Schedule(data["train"], settings.batch_size, settings.seed)
+    if settings.epochs:
+        per_epoch = schedule.batches_per_epoch / settings.grad_accumulation_steps
+        settings.iters = max(1, round(settings.epochs * per_epoch))
+    validation = limited(data["valid"], settings, settings.val_batches)
+    recorder = Recorder(model, settings)
+    recorder.announce(data, schedule)
+    updates = training.Updates(model, training.make_optimizer(settings), schedule, settings)
+    stopping = EarlyStopping(settings.patience, settings.min_delta)
+    started = time.monotonic()
+    made = training.train(updates, validation, stopping, recorder)
+    model.load_weights(list(recorder.best.items()), strict=False)
+    minutes = (time.monotonic() - started) / 60
+    stopped = made < settings.iters
+    why = f"stopped early at {made}" if stopped else f"all {made} iterations"
+    print(
+        f"{why} in {minutes:.1f} minutes; kept iteration {stopping.best_iteration}, "
+        f"validation loss {stopping.best_loss:.4f} nats/token: {settings.adapter_path}"
+    )
+    return {
+        "iterations": made,
+        "stopped_early": stopped,
+        "best_iteration": stopping.best_iteration,
+        "best_valid_loss": stopping.best_loss,
+        "sequences": {name: len(sequences) for name, sequences in data.items()},
+        "minutes": round(minutes, 2),
+        "adapter_sha256": sha256(Path(settings.adapter_path) / adapters.WEIGHTS),
+    }
+
+
+class Recorder:
+    """Takes the loop's reports: prints them, keeps the curve, and writes the best adapter the moment it is found."""
+
+    def __init__(self, model, settings):
+        self.model, self.settings = model, settings
+        self.folder = Path(settings.adapter_path)
+        self.curve, self.best = [], {}
+        self.config = {key: value for key, value in vars(settings).items() if key not in ("output", "config")}
+        self.services = get_reporting_callbacks(
+            settings.report_to, project_name=settings.project_name, log_dir=str(self.folder), config=self.config
+        )
+        (self.folder / "summary.json").unlink(missing_ok=True)  # an adapter in the making is not a finished one
+
+    def announce(self, data, schedule):
+        """Say what is about to be trained."""
+        trainable = sum(value.size for _, value in tree_flatten(self.model.trainable_parameters()))
+        print(f"{adapters.describe(self.config)}: {trainable:,} trained parameters")
+        tokens = sum(int(sequence.trained[1:].sum()) for sequence in data["train"])
+        epochs = self.settings.iters * self.settings.grad_accumulation_steps / schedule.batches_per_epoch
+        counts = ", ".join(f"{name} {len(sequences)}" for name, sequences in data.items())
+        print(f"sequences: {counts}; {tokens} trained tokens an epoch, {epochs:.1f} epochs at most")
+
+    def __call__(self, report):
+        self.curve.append(report.row())
+        if report.best:
+            self._keep_best()
+        if report.valid_loss is not None:
+            note = "  <- best so far, saved" if report.best else ""
+            print(f"iteration {report.iteration}: validation loss {report.valid_loss:.4f}{note}", flush=True)
+            write_atomically(self.folder / "curve.jsonl", "".join(json.dumps(row) + "\n" for row in self.curve))
+            self._tell("on_val_loss_report", {"iteration": report.iteration, "val_loss": report.valid_loss})
+        if report.train_loss is not None:
+            rate, speed = report.learning_rate, report.tokens_per_second
+            line = f"train loss {report.train_loss:.4f}, rate {rate:.2e}, {speed:.0f} trained tokens/s"
+            print(f"iteration {report.iteration}: {line}", flush=True)
+            self._tell("on_train_loss_report", {"iteration": report.iteration, "train_loss": report.train_loss})
+
+    def _keep_best(self):
+        # copies: the optimizer goes on changing the model's own arrays
+        self.best = {name: mx.array(value) for name, value in tree_flatten(self.model.trainable_parameters())}
+        adapters.save(self.folder, self.best, self.config)
+
+    def _tell(self, event, content):
+        if self.services is not None:
+            getattr(self.services, event)(content)
+
+    def after_update(self, iteration):
+        """Keep the numbered copies of --save-every, and the allocator's cache below its threshold."""
+        every, limit = self.settings.save_every, self.settings.clear_cache_threshold
+        if every and iteration % every == 0:
+            weights = dict(tree_flatten(self.model.trainable_parameters()))
+            adapters.save_tensors(self.folder / f"{iteration:07d}_{adapters.WEIGHTS}", weights)
+        if limit and mx.get_cache_memory() > limit:
+            mx.clear_cache()

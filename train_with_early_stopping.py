@@ -1,0 +1,71 @@
+"""Train an adapter, stop when validation stops improving, keep the best:
+
+  python train_with_early_stopping.py --model models/HyperCLOVAX-SEED-Think-32B-Text-8bit --train \\
+      --data data_solverx_cpt --adapter-path adapters_solverx_cpt_hcx
+
+Flags and YAML keys are mlx-lm's (`mlx_lm lora`), plus --patience, --min-delta, --epochs and --max-grad-norm. The adapter
+folder gets adapters.safetensors (the best by validation loss), adapter_config.json, curve.jsonl and, last, summary.json.
+
+Exit codes: 0 trained, 1 bad input, 2 bad usage, 4 diverged, 75 stopped.
+"""
+
+import argparse
+import sys
+
+from lab.cli import finish
+
+WHOLE, RATE = {"type": int}, {"type": float}
+SWITCH = {"action": "store_true", "default": None}
+FLAGS = {  # flag: (options, help); None stands for "not given", so that YAML and defaults can speak
+    "--model": ({}, "folder of the (converted) model"),
+    "--train": (SWITCH, "train"),
+    "--data": ({}, "folder with train.jsonl, valid.jsonl and, for --test, test.jsonl"),
+    "--fine-tune-type": ({"choices": ["lora", "dora", "full"]}, "what is trained (lora)"),
+    "--optimizer": ({"choices": ["adam", "adamw", "muon", "sgd", "adafactor"]}, "optimizer (adam)"),
+    "--mask-prompt": (SWITCH, "learn the answers only, all assistant turns of a dialogue"),
+    "--num-layers": (WHOLE, "how many layers from the last get adapters, -1 for all (-1)"),
+    "--batch-size": (WHOLE, "sequences a step (4)"),
+    "--iters": (WHOLE, "optimizer updates (1000)"),
+    "--epochs": (RATE, "passes over the training set, instead of --iters"),
+    "--val-batches": (WHOLE, "validation batches, -1 for the whole set (-1)"),
+    "--learning-rate": (RATE, "rate without a schedule (1e-5)"),
+    "--steps-per-report": (WHOLE, "updates between lines (10)"),
+    "--steps-per-eval": (WHOLE, "updates between validations (200)"),
+    "--grad-accumulation-steps": (WHOLE, "batches an update (1)"),
+    "--resume-adapter-file": ({}, "start from this adapter; rank, scale and layers are inherited from its folder"),
+    "--adapter-path": ({}, "folder of the new adapter (adapters)"),
+    "--save-every": (WHOLE, "also keep a copy every N updates, 0 for none (0)"),
+    "--test": (SWITCH, "measure the loss on test.jsonl at the end"),
+    "--test-batches": (WHOLE, "test batches, -1 for the whole set (-1)"),
+    "--max-seq-length": (WHOLE, "longer sequences are cut, and counted aloud (2048)"),
+    "--grad-checkpoint": (SWITCH, "recompute activations to save memory"),
+    "--clear-cache-threshold": (WHOLE, "bytes of allocator cache above which it is emptied, 0 for never (0)"),
+    "--report-to": ({}, "wandb or swanlab, where installed"),
+    "--project-name": ({}, "project name there"),
+    "--seed": (WHOLE, "seed of data order, adapter start and dropout (0)"),
+    "--trust-remote-code": (SWITCH, "refused: no code that comes with a model is ever run"),
+    "--patience": (WHOLE, "evaluations without improvement before stopping, 0 for never (0)"),
+    "--min-delta": (RATE, "what counts as improvement, in nats/token (0)"),
+    "--max-grad-norm": (RATE, "gradients are clipped to this norm, 0 for never (1)"),
+    "--output": ({}, "where the summary goes (<adapter-path>/summary.json)"),
+}
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-c", "--config", help="YAML file with any of these settings; flags win")
+    for flag, (options, text) in FLAGS.items():
+        parser.add_argument(flag, help=text, **options)
+    args = parser.parse_args(argv)
+    return args
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    from lab import tuning
+
+    return tuning.run(args)
+
+
+if __name__ == "__main__":
+    sys.exit(finish(main))
