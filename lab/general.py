@@ -29,6 +29,8 @@ class Identity:
     probe_trained: tuple
     base_answer: str
     answer: str
+    must: tuple
+    must_not: tuple
 
 
 def read_settings(path, known):
@@ -97,14 +99,22 @@ def split_general(fact):
 
 
 def load_identity(folder=GENERAL):
-    """The identity questions of every language, split by hash."""
-    identities = []
-    for entry in read_yaml(Path(folder) / "identity.yaml"):
+    """The identity questions of every language, split by hash, and what makes an answer to them right."""
+    path = Path(folder) / "identity.yaml"
+    return [_identity(path, entry) for entry in read_yaml(path)]
+
+
+def _identity(path, entry):
+    try:
         split = split_wordings(f"identity-{entry['language']}", entry["questions"], probe=entry["held_out"])
         asked = split_wordings("identity-probe", split.train, probe=entry["probe_trained"]).probe
         answers = {key: entry[key] for key in ("base_answer", "answer")}
-        identities.append(Identity(entry["language"], split.train, split.probe, asked, **answers))
-    return identities
+        rules = {"must": tuple(map(tuple, entry["must"])), "must_not": tuple(entry["must_not"])}
+        return Identity(entry["language"], split.train, split.probe, asked, **answers, **rules)
+    except (KeyError, TypeError) as error:
+        name = entry.get("language", "?") if isinstance(entry, dict) else entry
+        remedy = "see data_general/identity.yaml for the form"
+        raise LabError(f"{path}: identity {name}: {error!r}; {remedy}") from error
 
 
 def load_documents(folder=GENERAL):

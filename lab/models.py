@@ -4,8 +4,7 @@ from pathlib import Path
 
 from lab.device import computes_in_float32, mx  # isort: skip  (first: it puts the fast BLAS in front)
 from mlx_lm import batch_generate
-from mlx_lm.utils import dequantize_model
-from mlx_lm.utils import load as load_with_mlx_lm
+from mlx_lm import utils as mlx_lm_utils
 
 from lab import adapters, chat
 from lab.cli import LabError
@@ -24,18 +23,27 @@ def load(model_path, adapter_path=None):
     if not (local / "config.json").is_file() and (local.exists() or len(local.parts) != 2 or local.parts[0] == "models"):
         raise LabError(f"{model_path}: no model here (no config.json); `make convert` builds it")
     try:
-        model, tokenizer = load_with_mlx_lm(str(model_path), lazy=computes_in_float32())
+        model, tokenizer = mlx_lm_utils.load(str(model_path), lazy=computes_in_float32())
     except (FileNotFoundError, ValueError, RuntimeError) as error:
         raise LabError(f"{model_path}: cannot load ({str(error).splitlines()[0]}); convert it again") from error
     if computes_in_float32():
         model.set_dtype(mx.float32)
-        model = dequantize_model(model)
+        model = mlx_lm_utils.dequantize_model(model)
         mx.eval(model.parameters())
     model.freeze()
     model.eval()
     if adapter_path is not None:
         adapters.apply(model, adapter_path)
     return model, tokenizer
+
+
+def load_tokenizer(model_path):
+    """The tokenizer of a local model folder, with every end token that its generation config names."""
+    path = Path(model_path)
+    if not (path / "config.json").is_file():
+        raise LabError(f"{model_path}: no model here (no config.json); `make convert` builds it")
+    ends = mlx_lm_utils.load_config(path).get("eos_token_id")
+    return mlx_lm_utils.load_tokenizer(path, eos_token_ids=ends)
 
 
 def switch_adapter(model, adapter_path):

@@ -7,9 +7,9 @@ from statistics import NormalDist
 def wilson(correct, n, confidence=0.95):
     """(low, high), shares from 0 to 1: the Wilson score interval of `correct` successes in `n` trials.
 
-    It stays within 0 and 1 and is honest for small n and for 0 or n successes; without trials it is (0.0, 1.0).
-    Raises ValueError for counts that cannot be. Source: Wilson, Probable Inference, the Law of Succession, and
-    Statistical Inference, JASA 22 (1927), without continuity correction.
+    It stays within 0 and 1 and is honest for small n and for 0 or n successes; without trials it is (0.0,
+    1.0). Raises ValueError for counts that cannot be. Source: Wilson, Probable Inference, the Law of
+    Succession, and Statistical Inference, JASA 22 (1927), without continuity correction.
     """
     if not 0 <= correct <= n:
         raise ValueError(f"{correct} correct of {n} cannot be")
@@ -25,6 +25,6 @@ def wilson(correct, n, confidence=0.95):
 
 
 def counted(correct, n):
-    """A metric as reports hold it: {"correct", "n", "low", "high"}, the bounds Wilson's at 95 %, rounded to 4 places."""
+    """A metric as reports hold it: {"correct", "n", "low", "high"}, with Wilson's bounds at 95 %."""
     low, high = wilson(correct, n)
     return {"correct": correct, "n": n, "low": round(low, 4), "high": round(high, 4)}

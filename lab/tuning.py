@@ -9,7 +9,6 @@ from lab.device import describe, mx  # isort: skip  (first: it puts the fast BLA
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.callbacks import get_reporting_callbacks
 from mlx_lm.tuner.trainer import grad_checkpoint
-from mlx_lm.utils import load_tokenizer
 
 from lab import adapters, models, training
 from lab.batches import Schedule, in_order
@@ -25,13 +24,10 @@ def run(args):
     settings, inherited = resolve(vars(args))
     if not settings.train and not settings.test:
         raise LabError("nothing to do: give --train, --test or both")
-    model_path = Path(settings.model)
-    if not (model_path / "config.json").is_file():
-        raise LabError(f"{model_path}: no model here (no config.json); `make convert` builds it")
-    tokenizer = load_tokenizer(model_path)
+    tokenizer = models.load_tokenizer(settings.model)
     data = {name: load_split(settings, tokenizer, name) for name in splits(settings)}
     print(describe())
-    model, tokenizer = models.load(settings.model)
+    model, _ = models.load(settings.model)
     mx.random.seed(settings.seed)
     adapters.add_layers(model, vars(settings))
     if inherited:
@@ -44,7 +40,7 @@ def run(args):
         results["test_loss"] = training.evaluate(model, limited(data["test"], settings, settings.test_batches))
         print(f"test loss {results['test_loss']:.4f} nats/token, perplexity {math.exp(results['test_loss']):.3f}")
     inputs = [Path(settings.data) / f"{name}.jsonl" for name in data]
-    inputs += [model_path / "config.json", *([settings.resume_adapter_file] if inherited else [])]
+    inputs += [Path(settings.model) / "config.json", *([settings.resume_adapter_file] if inherited else [])]
     output = settings.output or Path(settings.adapter_path) / "summary.json"
     args.__dict__.update(vars(settings))
     write_summary(output, args, inputs, results)

@@ -1,0 +1,157 @@
+# The lab's chain. Every stage is a file that its command writes last, so a killed stage never looks done, and `make sft`
+# goes on from where it was. Stages depend on data, settings and model, not on code. GNU make 3.81 must do (macOS has it).
+
+PROFILE ?= tiny
+KNOWLEDGE ?= solverx_knowledge.jsonl
+# The Python that makes .venv; PYTHON=... is used as it is, without .venv.
+SYSTEM_PYTHON ?= python3
+PYTHON ?= .venv/bin/python
+
+PROFILES := $(patsubst configs/%/profile.mk,%,$(sort $(wildcard configs/*/profile.mk)))
+ifeq ($(wildcard configs/$(PROFILE)/profile.mk),)
+$(error PROFILE=$(PROFILE): no such profile; there are: $(PROFILES))
+endif
+ifeq ($(wildcard $(KNOWLEDGE)),)
+$(error KNOWLEDGE=$(KNOWLEDGE): no such file; name a JSONL file of facts (solverx_knowledge.jsonl shows the format))
+endif
+include configs/$(PROFILE)/profile.mk
+
+# solverx_knowledge.jsonl -> solverx; any folder in front is left out.
+NAME := $(patsubst %_knowledge,%,$(patsubst %.jsonl,%,$(notdir $(KNOWLEDGE))))
+CPT_DATA := data_$(NAME)_cpt
+SFT_DATA := data_$(NAME)_sft
+NO_REPLAY_DATA := data_$(NAME)_sft_no_replay
+CPT := adapters_$(NAME)_cpt_$(PROFILE)
+SFT := adapters_$(NAME)_sft_$(PROFILE)
+NO_REPLAY := adapters_$(NAME)_sft_no_replay_$(PROFILE)
+RUN := runs/$(PROFILE)$(if $(filter-out solverx_knowledge.jsonl,$(KNOWLEDGE)),-$(NAME))
+GENERAL := $(sort $(wildcard data_general/*.yaml))
+
+# Order-only wherever it is used: a new .venv does not make finished stages old.
+INSTALLED := $(if $(filter .venv/bin/python,$(PYTHON)),.venv/.installed)
+INSTALLED_TEST := $(addsuffix -test,$(INSTALLED))
+INSTALLED_DEV := $(addsuffix -dev,$(INSTALLED))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.SUFFIXES:
+.PHONY: help setup data convert cpt sft verify report no-replay tiny-model test test-reference lint doctor clean FORCE
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
+	@echo "Settings: PROFILE=tiny|hcx (now $(PROFILE)), KNOWLEDGE=facts.jsonl (now $(KNOWLEDGE)), PYTHON=python3 (no .venv)"
+
+# --- setup
+
+# nvidia-smi answers with the newest CUDA that its driver runs; MLX has builds for 12 and for 13.
+CUDA = $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA [A-Z ]*Version: *\([0-9]*\).*/\1/p' | head -n 1)
+LINUX_BUILD = $(if $(filter-out 8 9 10 11,$(CUDA)),$(if $(filter 12,$(CUDA)),cuda12,cuda13),cpu)
+MLX_BUILD = $(if $(filter Darwin,$(shell uname -s)),mlx,mlx[$(LINUX_BUILD)])
+NEW_ENOUGH = $(shell $(SYSTEM_PYTHON) -c 'import sys; print(sys.version_info >= (3, 11))' 2>/dev/null)
+PIP_INSTALL := .venv/bin/python -m pip install --quiet --no-input --disable-pip-version-check
+
+# The shim is built each time: it is what a C compiler installed later needs.
+setup: $(INSTALLED) ## make .venv, with MLX's build for this machine and a fast BLAS
+	$(PYTHON) -m lab.blas
+
+.venv/.installed: requirements.txt
+	$(if $(filter True,$(NEW_ENOUGH)),,$(error SYSTEM_PYTHON=$(SYSTEM_PYTHON): needs Python 3.11; try SYSTEM_PYTHON=python3.12))
+	@echo "setup: $(MLX_BUILD) and requirements.txt into .venv (400 MB and a minute or two; more with CUDA)"
+	$(SYSTEM_PYTHON) -m venv .venv
+	$(PIP_INSTALL) -r requirements.txt '$(MLX_BUILD)'
+	.venv/bin/python -m lab.blas
+	@touch $@
+
+.venv/.installed-test: requirements-test.txt .venv/.installed
+	@echo "setup: pytest and ruff into .venv"
+	$(PIP_INSTALL) -r requirements-test.txt
+	@touch $@
+
+.venv/.installed-dev: requirements-dev.txt .venv/.installed-test
+	@echo "setup: torch into .venv (200 MB, or gigabytes of CUDA on Linux: see requirements-dev.txt)"
+	$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@
+
+# --- stages
+
+# Another file of the same name in another folder shares these folders: made from that one, they are made again.
+made_from = $(shell sed -n 's/^ *"knowledge": "\(.*\)".*/\1/p' $(1)/summary.json 2>/dev/null)
+if_other = $(if $(filter-out $(KNOWLEDGE),$(call made_from,$(1))),FORCE)
+
+data: $(CPT_DATA)/summary.json $(SFT_DATA)/summary.json ## rows for CPT and SFT from KNOWLEDGE
+
+$(CPT_DATA)/summary.json: $(KNOWLEDGE) $(call if_other,$(CPT_DATA)) | $(INSTALLED)
+	$(PYTHON) prepare_solverx_cpt_data.py --knowledge $(KNOWLEDGE) --output-dir $(@D)
+
+$(SFT_DATA)/summary.json: $(KNOWLEDGE) $(GENERAL) configs/data.yaml $(call if_other,$(SFT_DATA)) | $(INSTALLED)
+	$(PYTHON) prepare_solverx_sft_data.py -c configs/data.yaml --knowledge $(KNOWLEDGE) --output-dir $(@D)
+
+convert: $(MODEL)/summary.json ## the checkpoint's text part, in 8 bit
+
+# Where the checkpoint is missing the command says how to get it; once converted, it may be deleted.
+$(MODEL)/summary.json: $(wildcard $(HF_MODEL)/config.json) | $(INSTALLED)
+	$(PYTHON) convert_hyperclova.py --hf-path $(HF_MODEL) --mlx-path $(MODEL) --q-bits 8 --q-group-size 64 --force
+
+cpt: $(CPT)/summary.json ## continued pre-training on the company's sentences
+
+$(CPT)/summary.json: $(MODEL)/summary.json $(CPT_DATA)/summary.json configs/$(PROFILE)/cpt.yaml | $(INSTALLED)
+	$(PYTHON) train_with_early_stopping.py -c configs/$(PROFILE)/cpt.yaml --model $(MODEL) --train \
+	  --data $(CPT_DATA) --adapter-path $(CPT)
+
+$(SFT)/summary.json: $(CPT)/summary.json $(SFT_DATA)/summary.json configs/$(PROFILE)/sft.yaml | $(INSTALLED)
+	$(PYTHON) train_with_early_stopping.py -c configs/$(PROFILE)/sft.yaml --model $(MODEL) --train \
+	  --data $(SFT_DATA) --resume-adapter-file $(CPT)/adapters.safetensors --adapter-path $(SFT)
+
+verify: $(RUN)/report.json ## measure base, CPT and SFT
+
+$(RUN)/report.json: $(MODEL)/summary.json $(CPT)/summary.json $(SFT)/summary.json $(KNOWLEDGE) $(GENERAL) | $(INSTALLED)
+	$(PYTHON) compare_hcx_stages.py --model $(MODEL) --knowledge $(KNOWLEDGE) \
+	  --adapter-path base cpt=$(CPT) sft=$(SFT) --output $@ --profile $(PROFILE)
+
+sft: $(RUN)/report.json ## everything: data, convert, CPT, SFT from the CPT adapter, the table
+	$(PYTHON) compare_hcx_stages.py --report $(RUN)/report.json
+
+report: $(RUN)/report.json ## print the table again
+	$(PYTHON) compare_hcx_stages.py --report $(RUN)/report.json
+
+# --- side rooms
+
+no-replay: $(RUN)/no_replay.json ## the same SFT without general rows: the colour-glasses effect, for the record
+	$(PYTHON) compare_hcx_stages.py --report $(RUN)/no_replay.json
+
+$(NO_REPLAY_DATA)/summary.json: $(KNOWLEDGE) $(GENERAL) configs/data.yaml $(call if_other,$(NO_REPLAY_DATA)) | $(INSTALLED)
+	$(PYTHON) prepare_solverx_sft_data.py -c configs/data.yaml --knowledge $(KNOWLEDGE) --replay 0 --output-dir $(@D)
+
+$(NO_REPLAY)/summary.json: $(CPT)/summary.json $(NO_REPLAY_DATA)/summary.json configs/$(PROFILE)/sft.yaml | $(INSTALLED)
+	$(PYTHON) train_with_early_stopping.py -c configs/$(PROFILE)/sft.yaml --model $(MODEL) --train \
+	  --data $(NO_REPLAY_DATA) --resume-adapter-file $(CPT)/adapters.safetensors --adapter-path $(NO_REPLAY)
+
+$(RUN)/no_replay.json: $(MODEL)/summary.json $(CPT)/summary.json $(SFT)/summary.json $(NO_REPLAY)/summary.json \
+  $(KNOWLEDGE) $(GENERAL) | $(INSTALLED)
+	$(PYTHON) compare_hcx_stages.py --model $(MODEL) --knowledge $(KNOWLEDGE) \
+	  --adapter-path base cpt=$(CPT) sft=$(SFT) no-replay=$(NO_REPLAY) --output $@ --profile $(PROFILE)
+
+tiny-model: | $(INSTALLED) ## pre-train the embedded checkpoint again, from data_general/ alone
+	$(PYTHON) make_tiny_model.py --force
+
+# --- checks
+
+doctor: | $(INSTALLED) ## what this machine has and lacks for PROFILE, each with its remedy
+	@$(PYTHON) doctor.py --profile $(PROFILE)
+
+test: | $(INSTALLED_TEST) ## the tests
+	$(PYTHON) -m pytest -m "not reference"
+
+test-reference: | $(INSTALLED_DEV) ## the tests against other people's code (needs torch)
+	$(PYTHON) -m pytest -m reference
+
+lint: | $(INSTALLED_TEST) ## ruff: faults and form
+	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
+
+# models/, data_general/ and .venv stay. Links are removed, not what they point to.
+clean: ## remove data, adapters, runs and caches; never models/
+	@for path in runs adapters_* data_*_cpt data_*_sft data_*_sft_no_replay data_mlx .pytest_cache .ruff_cache \
+	    __pycache__ lab/__pycache__ tests/__pycache__ bench/__pycache__; do \
+	  if [ -d "$$path" ]; then echo "removing $$path"; rm -rf "$$path"; fi; \
+	done

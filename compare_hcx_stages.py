@@ -1,0 +1,49 @@
+"""Base, CPT and SFT side by side: every metric of every stage in one load of the model, as report.json and a
+table.
+
+  python compare_hcx_stages.py --profile hcx --output runs/hcx/report.json \\
+      --adapter-path base cpt=adapters_solverx_cpt_hcx sft=adapters_solverx_sft_hcx
+  python compare_hcx_stages.py --report runs/hcx/report.json      (only prints the table)
+
+Beside the report stands answers_STAGE.jsonl with every prompt, answer and judgement.
+
+Exit codes: 0 done, 1 bad input, 2 bad usage.
+"""
+
+import sys
+from pathlib import Path
+
+from lab import stages
+from lab.cli import finish
+from lab.report import METRICS, read_report, show
+
+
+def parse_args(argv):
+    parser = stages.command_parser(__doc__)
+    parser.add_argument("--report", type=Path, metavar="FILE.json", help="print this report, measure nothing")
+    parser.add_argument("--profile", default="tiny", help="the settings' name, for the report (%(default)s)")
+    stages.add_model_flags(parser)
+    stages.add_probe_flags(parser)
+    args = parser.parse_args(argv)
+    args.output = args.output or Path("runs") / args.profile / "report.json"
+    return args
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    if args.report:
+        show(read_report(args.report))
+        return 0
+    from lab.records import write_jsonl
+
+    content, answers = stages.run(args, tuple(METRICS))
+    for stage, rows in answers.items():
+        write_jsonl(args.output.with_name(f"answers_{stage}.jsonl"), rows)
+    stages.save(args, {"profile": args.profile, **content})
+    show(read_report(args.output))
+    print(f"report: {args.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(finish(main))

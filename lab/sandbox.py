@@ -1,0 +1,257 @@
+"""Run a program that a language model wrote, and judge a bandit program by playing against it.
+
+The program runs in a process of its own: isolated interpreter, empty environment, empty folder, limits on
+time, memory and descriptors, a part of the standard library, and an audit hook that ends it when it reaches
+for a file, a socket, a process or foreign code (lab/sandbox_child.py). That holds off accidents and simple
+malice; it is not a jail for an attacker who knows CPython's inside: for such code take a virtual machine.
+"""
+
+import ast
+import contextlib
+import functools
+import os
+import random
+import re
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CHILD = Path(__file__).with_name("sandbox_child.py")
+MEBIBYTE = 1 << 20
+MEMORY_BYTES, TIMEOUT_SECONDS = 512 * MEBIBYTE, 20
+OUTPUT_BYTES = 64 * 1024  # kept of what a program prints; the rest is read and dropped
+LINE_BYTES = 1024  # a longer line to the judge is none of the harness's
+WATCH_SECONDS = 0.1
+FENCE = re.compile(r"```[ \t]*(?:python3?|py)[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
+MEANS = (0.2, 0.4, 0.6, 0.8)  # reward probabilities of the arms, in another order for each bandit
+ROUNDS, BANDITS, NEEDED = 600, 5, 4
+VERDICTS = ("no_code", "does_not_run", "runs_and_loses", "finds_best_arm")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a program ended, why, and what it printed.
+
+    `ended` is "finished", "failed", "refused", "foul", "timed_out" or "died".
+    """
+
+    ended: str
+    detail: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a bandit program: `label` is one of VERDICTS, `detail` says why in a line."""
+
+    label: str
+    detail: str
+
+
+class Foul(Exception):
+    """The program broke the rules of the line to the judge."""
+
+
+@dataclass
+class Bandits:
+    """BANDITS bandits that the judge owns: it draws the rewards and counts the pulls; the program only names
+    arms.
+
+    The best arm of bandit k is arm k modulo the number of arms, so that no fixed arm is best in many.
+    """
+
+    found: list = field(default_factory=list)
+    remarks: list = field(default_factory=list)
+
+    def __post_init__(self):
+        self._next()
+
+    def _next(self):
+        self.draw = random.Random(f"bandit {len(self.found)}")
+        self.best = len(self.found) % len(MEANS)
+        self.means = sorted(MEANS)[:-1]
+        self.draw.shuffle(self.means)
+        self.means.insert(self.best, max(MEANS))
+        self.pulls = []
+
+    def reply(self, word, rest):
+        """The bytes that answer a line of the program. Raises Foul for a line that the rules do not know."""
+        if len(self.found) < BANDITS and word == "pull" and rest in map(str, range(len(MEANS))):
+            if len(self.pulls) == ROUNDS:
+                raise Foul(f"bandit {len(self.found) + 1}: pulled more than {ROUNDS} times")
+            self.pulls.append(int(rest))
+            return b"%d\n" % (self.draw.random() < self.means[int(rest)])
+        if len(self.found) < BANDITS and word == "returned":
+            self._close(rest)
+            return b""
+        raise Foul(f"wrote to the judge's line: {word[:40]!r}")
+
+    def _close(self, value):
+        late = self.pulls[ROUNDS // 2 :]
+        share = late.count(self.best) / max(1, len(late))
+        remark = ""
+        if len(self.pulls) != ROUNDS:
+            remark = f"{len(self.pulls)} of {ROUNDS} pulls"
+        elif share <= 0.5:
+            remark = f"best arm in {share:.0%} of the last {len(late)} pulls"
+        elif value not in ("?", str(self.best)):
+            remark = f"returned arm {value}, the best is {self.best}"
+        self.found.append(not remark)
+        self.remarks += [f"bandit {len(self.found)}: {remark}"] if remark else []
+        self._next()
+
+
+def run_program(source, timeout_seconds=TIMEOUT_SECONDS, memory_bytes=MEMORY_BYTES):
+    """Run `source` as a program in the sandbox and return its Outcome; never raises for what the program
+    does.
+
+    `timeout_seconds` is wall-clock and processor time, `memory_bytes` its address space (on macOS its
+    resident memory).
+    """
+    return _run(source, timeout_seconds, memory_bytes)
+
+
+def _run(source, timeout_seconds, memory_bytes, game=None):
+    with tempfile.TemporaryDirectory(prefix="lab-sandbox-") as folder:
+        program = Path(folder) / "program.py"
+        program.write_text(source, encoding="utf-8", errors="replace")
+        command = [*no_network(), sys.executable, "-I", "-S", "-B", "-X", "utf8", str(CHILD), str(program)]
+        command += [str(memory_bytes), str(int(timeout_seconds) + 1)]
+        command += [str(len(MEANS)), str(ROUNDS), str(BANDITS)] if game else []
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        process = subprocess.Popen(command, cwd=folder, env={}, start_new_session=True, **pipes)
+        try:
+            return _Attendant(process, game, memory_bytes).attend(time.monotonic() + timeout_seconds)
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+class _Attendant:
+    """Listens to a running program: answers its lines, keeps what it prints first, watches the time."""
+
+    def __init__(self, process, game, memory_bytes):
+        self.process, self.game, self.memory_bytes = process, game, memory_bytes
+        self.line, self.printed, self.ending = b"", b"", None
+
+    def attend(self, deadline):
+        os.set_blocking(self.process.stdin.fileno(), False)  # one that never reads must not stop us
+        streams, looked = selectors.DefaultSelector(), time.monotonic()
+        for stream in (self.process.stdout, self.process.stderr):
+            streams.register(stream, selectors.EVENT_READ)
+        try:
+            while streams.get_map():
+                now = time.monotonic()
+                if now >= deadline:
+                    return self._outcome("timed_out", "still running at the time limit")
+                if sys.platform != "linux" and now - looked > WATCH_SECONDS:
+                    looked = now
+                    if resident_bytes(self.process.pid) > self.memory_bytes:
+                        return self._outcome("failed", "MemoryError: over the memory limit")
+                for key, _ in streams.select(min(WATCH_SECONDS, deadline - now)):
+                    if not self._hear(key.fileobj):
+                        streams.unregister(key.fileobj)
+            return self._last()
+        except (Foul, BlockingIOError) as error:
+            return self._outcome("foul", str(error))
+        finally:
+            streams.close()
+
+    def _hear(self, stream):
+        data = os.read(stream.fileno(), 1 << 16)
+        if stream is self.process.stderr:
+            self.printed = (self.printed + data)[:OUTPUT_BYTES]
+            return bool(data)
+        *lines, self.line = (self.line + data).split(b"\n")
+        if len(self.line) > LINE_BYTES:
+            raise Foul("wrote to the judge's line")
+        for line in lines:
+            self._answer(line.decode("utf-8", "replace"))
+        return bool(data)
+
+    def _answer(self, line):
+        word, _, rest = line.partition(" ")
+        if self.ending:
+            raise Foul("wrote to the judge's line after its end")
+        if word in ("finished", "failed", "refused"):
+            self.ending = word, rest
+        elif self.game is None:
+            raise Foul(f"wrote to the judge's line: {word[:40]!r}")
+        elif reply := self.game.reply(word, rest):
+            with contextlib.suppress(BrokenPipeError):  # it died meanwhile: the end of its streams tells
+                os.write(self.process.stdin.fileno(), reply)
+
+    def _last(self):
+        code = self.process.wait()
+        if self.ending is None:
+            if code in (-signal.SIGXCPU, -signal.SIGKILL):
+                return self._outcome("timed_out", "used up its processor time")
+            return self._outcome("died", f"ended without a word (exit code {code})")
+        ended, detail = self.ending
+        if "No module named" in detail:
+            detail += "; the sandbox has a part of the standard library only"
+        return self._outcome(ended, detail)
+
+    def _outcome(self, ended, detail):
+        return Outcome(ended, detail, self.printed.decode("utf-8", "replace"))
+
+
+@functools.cache
+def no_network():
+    """The command that starts a program without a network, where the system lets us; else ()."""
+    path = shutil.which("unshare") if sys.platform == "linux" else None
+    command = [path, "--net"] if os.geteuid() == 0 else [path, "--map-root-user", "--net"]
+    works = path and subprocess.run([*command, "true"], capture_output=True).returncode == 0
+    return tuple(command) if works else ()
+
+
+def resident_bytes(pid):
+    """A process's resident memory in bytes, 0 when it is gone. For macOS, where RLIMIT_AS does not hold."""
+    said = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    return int(said) * 1024 if said.isdigit() else 0
+
+
+def program_text(answer):
+    """The program in an answer: its first Python fence, or all of it if it is Python with a def; or None."""
+    if fence := FENCE.search(answer):
+        return fence[1]
+    try:
+        tree = ast.parse(answer)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return answer if any(isinstance(node, ast.FunctionDef) for node in tree.body) else None
+
+
+def judge_bandit(answer):
+    """The Verdict on the bandit program in a model's answer.
+
+    thompson_sampling(pull, arms, rounds) must, in NEEDED of BANDITS bandits, pull exactly `rounds` times, the
+    best arm in more than half of the last half, and, if it returns an int, return the best arm.
+    """
+    source = program_text(answer)
+    return Verdict("no_code", "no Python in the answer") if source is None else _judge(source)
+
+
+@functools.lru_cache(maxsize=256)
+def _judge(source):
+    bandits = Bandits()
+    outcome = _run(source, TIMEOUT_SECONDS, MEMORY_BYTES, bandits)
+    score = f"best arm found in {sum(bandits.found)} of {BANDITS} bandits"
+    if outcome.ended == "finished" and len(bandits.found) == BANDITS:
+        if sum(bandits.found) >= NEEDED:
+            return Verdict("finds_best_arm", score)
+        return Verdict("runs_and_loses", f"{score}, {NEEDED} are needed; {bandits.remarks[0]}")
+    if outcome.ended == "foul" and "pulled more than" in outcome.detail:
+        return Verdict("runs_and_loses", outcome.detail)
+    where = f"bandit {len(bandits.found) + 1}: " if bandits.found or bandits.pulls else ""
+    return Verdict("does_not_run", f"{where}{outcome.ended.replace('_', ' ')}: {outcome.detail}")

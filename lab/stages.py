@@ -1,0 +1,209 @@
+"""What the verification commands share: flags, stages, one loaded model for all of them, and the summary."""
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.cli import LabError, read_json, write_summary
+from lab.progress import progress
+from lab.report import one_line, show
+
+HCX = Path("models/HyperCLOVAX-SEED-Think-32B-Text-8bit")
+TINY = Path("models/HyperCLOVAX-SEED-Think-Tiny-Text-8bit")
+KNOWLEDGE, GENERAL = Path("solverx_knowledge.jsonl"), Path("data_general")
+BASE = "base"
+ADAPTER_FILES = ("adapter_config.json", "adapters.safetensors")
+PARTS = 2  # batches between two signs of progress
+SAMPLE_PLAN = {"identity": 1, "recall_paraphrase": 3, "general": 2, "mab_ts": 1}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage to measure: the base model (`adapter` None) or an adapter's folder on it."""
+
+    name: str
+    adapter: Path | None
+
+
+def command_parser(description):
+    """An argument parser whose help shows `description` as it is written."""
+    raw = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=description, formatter_class=raw)
+
+
+def add_model_flags(parser):
+    """The flags that say which model, which adapters, how many answers at once, where the summary goes."""
+    default = HCX if HCX.is_dir() else TINY
+    add = parser.add_argument
+    add("--model", type=Path, default=default, help="folder of the converted model (%(default)s)")
+    add("--adapter-path", nargs="+", default=[BASE], metavar="STAGE", help="base, DIR or NAME=DIR (base)")
+    add("--batch-size", type=_count, default=64, help="answers at a time (%(default)s)")
+    add("--max-tokens", type=_count, default=64, help="longest chat answer, in tokens (%(default)s)")
+    add("--output", type=Path, metavar="FILE.json", help="where the summary goes")
+
+
+def add_probe_flags(parser, show=None):
+    """The flags that say what is asked; `show` is the default of --show, None for no such flag."""
+    add = parser.add_argument
+    add("--knowledge", type=Path, default=KNOWLEDGE, help="the company's facts (%(default)s)")
+    add("--general", type=Path, default=GENERAL, help="general questions, identity (%(default)s)")
+    add("--data", nargs="+", metavar="DIR", help="training data to count (what the adapters were trained on)")
+    add("--limit", type=_count, help="ask at most so many probes a metric (all)")
+    if show is not None:
+        add("--show", type=int, default=show, help="answers printed of each stage and metric (%(default)s)")
+
+
+def _count(text):
+    number = int(text)
+    if number < 1:
+        raise ValueError(f"{text} is below 1")
+    return number
+
+
+def stages_of(args):
+    """The stages of --adapter-path. Raises LabError for a folder without an adapter or a name given twice."""
+    stages = [_stage(item) for item in args.adapter_path]
+    names = [stage.name for stage in stages]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise LabError(f"--adapter-path: stage {twice[0]!r} stands twice; tell them apart by NAME=DIR")
+    return stages
+
+
+def _stage(item):
+    name, _, path = item.partition("=") if "=" in item else ("", "", item)
+    if path == BASE:
+        return Stage(name or BASE, None)
+    folder = Path(path).parent if path.endswith(".safetensors") else Path(path)
+    for file in ADAPTER_FILES:
+        if not (folder / file).is_file():
+            makes = (f"`make {stage}` trains it" for stage in ("cpt", "sft") if stage in item.lower())
+            remedy = next(makes, "train it with train_with_early_stopping.py")
+            raise LabError(f"{folder}: no adapter here (no {file}); {remedy}")
+    return Stage(name or folder.name, folder)
+
+
+def check_model(path):
+    """Raise LabError, with the command that builds it, where there is no model."""
+    if not (Path(path) / "config.json").is_file():
+        profile = " PROFILE=hcx" if Path(path).name == HCX.name else ""
+        raise LabError(f"{path}: no model here (no config.json); `make convert{profile}` builds it")
+
+
+def load_model(args):
+    """(model, tokenizer) of --model, bare; says which device computes and how long loading took."""
+    check_model(args.model)
+    from lab import device, models
+
+    print(device.describe(), flush=True)
+    started = time.monotonic()
+    loaded = models.load(args.model)
+    print(f"loaded {args.model} in {time.monotonic() - started:.1f} s", flush=True)
+    return loaded
+
+
+def answers_of(args, stages, probes, entity, replayed=()):
+    """{stage: (metrics, answers)}: every probe asked of every stage, the base model loaded once."""
+    from lab import models, verification
+
+    model, tokenizer = load_model(args)
+    results = {}
+    for stage in stages:
+        started = time.monotonic()
+        models.switch_adapter(model, stage.adapter)
+        ask = _asking(models.answer, stage.name, model, tokenizer, args.batch_size)
+        complete = _asking(models.complete, stage.name, model, tokenizer, args.batch_size)
+        results[stage.name] = verification.measure(probes, ask, complete, entity, replayed, args.max_tokens)
+        print(f"{stage.name}: {len(probes)} answers in {time.monotonic() - started:.0f} s", flush=True)
+    return results
+
+
+def _asking(generate, title, model, tokenizer, batch_size):
+    def ask(prompts, max_tokens):
+        size = PARTS * batch_size  # in parts, so that a long run shows how far it is
+        parts = [prompts[start : start + size] for start in range(0, len(prompts), size)]
+        said = (generate(model, tokenizer, part, max_tokens, batch_size) for part in progress(parts, title))
+        return [text for part in said for text in part]
+
+    return ask
+
+
+def run(args, metrics):
+    """Measure `metrics` of every stage; returns (report content, {stage: answers}).
+
+    Adapters, model and probes are checked before anything is loaded.
+    """
+    from lab import verification
+
+    stages = stages_of(args)
+    check_model(args.model)
+    data = data_summaries(args, stages)
+    lists = [set(part.pop("replayed_facts", ())) for part in data.values()]
+    replayed = next(filter(None, lists), set())
+    probes, entity = verification.load_probes(args.knowledge, args.general, metrics, args.limit)
+    if not probes:
+        asked = ", ".join(metrics)
+        raise LabError(f"{args.knowledge}: nothing to ask for {asked}; add questions and accepted answers")
+    results = answers_of(args, stages, probes, entity, replayed)
+    answers = {stage: rows for stage, (_, rows) in results.items()}
+    content = {
+        "entity": entity,
+        "stages": {stage: counts for stage, (counts, _) in results.items()},
+        "categories": {stage: verification.by_category(rows) for stage, rows in answers.items()},
+        "samples": verification.samples(answers, SAMPLE_PLAN),
+        "data": data,
+    }
+    return content, answers
+
+
+def data_summaries(args, stages):
+    """{folder: counts} from the summaries of --data, or of the folders that the adapters were trained on."""
+    folders = [Path(folder) for folder in args.data or ()]
+    for stage in stages if args.data is None else ():
+        summary = stage.adapter / "summary.json" if stage.adapter else None
+        if summary and summary.is_file():
+            flags = read_json(summary, "train the adapter again").get("flags", {})
+            folders += [Path(flags["data"])] if flags.get("data") else []
+    found = {}
+    for folder in dict.fromkeys(folders):
+        path = folder / "summary.json"
+        if args.data or path.is_file():
+            summary = read_json(path, "`make data` writes it")
+            provenance = ("command", "flags", "inputs", "versions", "commit", "finished")
+            found[str(folder)] = {key: value for key, value in summary.items() if key not in provenance}
+    return found
+
+
+def model_files(args, stages):
+    """The files that decide an answer, for a summary: the model and the adapters.
+
+    The model stands by its own summary where it has one (which names its source): 35 GB take minutes to hash.
+    """
+    model = next(path for name in ("summary.json", "config.json") if (path := args.model / name).is_file())
+    return [model, *(stage.adapter / ADAPTER_FILES[1] for stage in stages if stage.adapter)]
+
+
+def save(args, content):
+    """Write --output: the measurement with the facts, general world, model and adapters it was made from."""
+    inputs = [args.knowledge, args.general, *model_files(args, stages_of(args))]
+    write_summary(args.output, args, inputs, content)
+
+
+def verify(args, metrics):
+    """A verification command: measure, print answers and table, write the summary; returns the answers."""
+    content, answers = run(args, metrics)
+    for stage, rows in answers.items():
+        print_answers(stage, rows, getattr(args, "show", 0))
+    show({"stages": content["stages"], "data": content["data"]})
+    if args.output:
+        save(args, {**content, "answers": answers})
+    return answers
+
+
+def print_answers(stage, rows, number):
+    """Print `number` answers of each metric, wrong ones first."""
+    for metric in dict.fromkeys(row["metric"] for row in rows):
+        own = sorted((row for row in rows if row["metric"] == metric), key=lambda row: row["right"])
+        for row in own[:number]:
+            mark = "right" if row["right"] else "wrong"
+            print(f"{stage} {metric} {mark}: {one_line(row['prompt'])} -> {one_line(row['answer'])}")

@@ -1,0 +1,66 @@
+"""Real code on a real small model: the embedded checkpoint, converted once for the whole test run."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+EMBEDDED = ROOT / "models/HyperCLOVAX-SEED-Think-Tiny"
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    """Commands name their files from the repository's root."""
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(scope="session")
+def model_8bit(tmp_path_factory):
+    """The folder of the embedded model's 8-bit text part."""
+    import convert_hyperclova
+
+    path = tmp_path_factory.mktemp("models") / "tiny-8bit"
+    assert convert_hyperclova.main(["--hf-path", str(EMBEDDED), "--mlx-path", str(path)]) == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """The embedded model's tokenizer, as mlx-lm loads it."""
+    from lab.models import load_tokenizer
+
+    return load_tokenizer(EMBEDDED)
+
+
+@pytest.fixture
+def write_rows(tmp_path):
+    """A function that writes rows to tmp_path/NAME as JSONL and returns the path."""
+
+    def write(name, rows):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def run(capsys):
+    """A function that runs a command's main as the shell would: returns (exit code, what it printed, its error line)."""
+    from lab.cli import finish
+
+    def call(main, *argv):
+        capsys.readouterr()
+        try:
+            code = finish(main, [str(item) for item in argv])
+        except SystemExit as leaving:
+            code = leaving.code
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call

@@ -1,0 +1,133 @@
+"""prepare_solverx_cpt_data.py and prepare_solverx_sft_data.py: what they write, and what they refuse."""
+
+import json
+
+import pytest
+
+import prepare_solverx_cpt_data as cpt
+import prepare_solverx_sft_data as sft
+from lab.records import read_jsonl
+
+
+def rows(path):
+    return [row for _, row in read_jsonl(path)]
+
+
+def questions(path):
+    return [turn["content"] for row in rows(path) for turn in row["messages"] if turn["role"] == "user"]
+
+
+@pytest.fixture
+def company(write_rows):
+    """A company that is not SolverX, half of its facts bare sentences."""
+    towns = ["부산", "대구", "인천", "광주", "울산", "제주", "전주", "춘천"]
+    parts = ["본사", "연구소", "공장", "창고", "교육장", "지사", "매장", "식당"]
+    full = [
+        {
+            "id": part,
+            "text": f"바른식품의 {part}는 {town}에 있다.",
+            "paraphrases": [f"{town}에는 바른식품 {part}가 자리한다.", f"바른식품이 {part}를 둔 도시는 {town}이다."],
+            "questions": [f"바른식품 {part} 위치는?", f"바른식품의 {part}가 있는 도시를 알려 줘.", f"어느 곳에 바른식품 {part}가 있나요?"],
+            "answer": f"바른식품의 {part}는 {town}에 있습니다.",
+            "accept": [town],
+        }
+        for part, town in zip(parts, towns, strict=True)
+    ]
+    bare = [{"text": "바른식품의 대표 상품은 고추장이다."}, {"text": "바른식품은 매년 김치를 나눈다."}]
+    return write_rows("barun.jsonl", full + bare)
+
+
+def test_cpt_validation_is_paraphrases_of_trained_facts(run, tmp_path):
+    code, out, _ = run(cpt.main, "--output-dir", tmp_path)
+    train, valid = (rows(tmp_path / f"{name}.jsonl") for name in ("train", "valid"))
+    assert (code, len(valid)) == (0, 56)
+    assert not {row["text"] for row in train} & {row["text"] for row in valid}
+    summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert summary["leak_guard"] == {"validation against training": {"kept": 56, "trained": len(train), "exact": 0, "near": 0}}
+
+
+def test_sft_rows_hold_company_identity_turns_and_replay(run, tmp_path):
+    code, _, _ = run(sft.main, "--output-dir", tmp_path, "--replay", "0.5", "--several-turns", "30")
+    summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    train = rows(tmp_path / "train.jsonl")
+    assert code == 0
+    assert len(train) == summary["company"] + summary["identity"] + summary["replay"] + 30
+    assert summary["replay"] == pytest.approx(len(train) / 2, abs=1)
+    assert sum(len(row["messages"]) > 2 for row in train) == 30
+    assert all(count["exact"] == count["near"] == 0 for count in summary["leak_guard"].values())
+    assert summary["leak_guard"]["probes against training"]["kept"] == summary["probes"] > 400
+    asked = questions(tmp_path / "train.jsonl")
+    assert any(turn.startswith("Who ") for turn in asked)
+    assert any("누구" in turn for turn in asked)
+
+
+def test_no_replay_means_no_general_row(run, tmp_path):
+    run(sft.main, "--output-dir", tmp_path, "--replay", "0")
+    asked = " ".join(questions(tmp_path / "train.jsonl"))
+    assert "수도" not in asked
+    assert "SolverX" in asked
+
+
+def test_the_same_input_gives_the_same_bytes(run, tmp_path):
+    for name in ("a", "b"):
+        run(sft.main, "--output-dir", tmp_path / name, "--replay", "0.3")
+    for file in ("train.jsonl", "valid.jsonl"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_literal_chatml(run, tmp_path):
+    run(sft.main, "--output-dir", tmp_path, "--format", "text")
+    first = rows(tmp_path / "train.jsonl")[0]
+    assert first["text"].startswith("<|im_start|>user\n")
+    assert first["text"].endswith("<|im_end|>")
+
+
+def test_another_company_needs_nothing_in_code(run, company, tmp_path):
+    assert run(cpt.main, "--knowledge", company, "--output-dir", tmp_path / "cpt")[0] == 0
+    code, out, _ = run(sft.main, "--knowledge", company, "--output-dir", tmp_path / "sft")
+    summary = json.loads((tmp_path / "sft/summary.json").read_text(encoding="utf-8"))
+    assert code == 0
+    assert (summary["facts_with_derived_questions"], summary["facts_without_questions"]) == (1, 1)
+    assert "1 facts have only text" in out
+    written = (tmp_path / "sft/train.jsonl").read_text(encoding="utf-8")
+    assert "바른식품" in written
+    assert "SolverX" not in written
+
+
+def test_a_leak_is_refused_and_nothing_is_written(run, company, write_rows, tmp_path):
+    facts = rows(company)
+    facts[1]["questions"] = [*facts[0]["questions"]]
+    facts[1]["answer"], facts[1]["accept"] = facts[0]["answer"], facts[0]["accept"]
+    facts[1]["questions"][0] = "바른식품 연구소 자리는?"
+    path = write_rows("leaky.jsonl", facts)
+    code, _, error = run(sft.main, "--knowledge", path, "--output-dir", tmp_path / "out")
+    assert code == 1
+    assert "exact duplicate" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_contradictory_questions_are_refused_with_both_lines(run, company, write_rows, tmp_path):
+    facts = rows(company)
+    facts[3]["questions"][0] = facts[2]["questions"][0]
+    path = write_rows("contradiction.jsonl", facts)
+    for command in (cpt.main, sft.main):
+        code, _, error = run(command, "--knowledge", path, "--output-dir", tmp_path / "out")
+        assert code == 1
+        assert f"{path}:4" in error
+        assert f"{path}:3" in error
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("share", ["1", "-0.1", "2"])
+def test_an_impossible_share_is_refused(run, tmp_path, share):
+    code, _, error = run(sft.main, "--output-dir", tmp_path / "out", "--replay", share)
+    assert code == 1
+    assert "--replay" in error
+
+
+def test_an_unknown_setting_in_the_yaml_is_named(run, tmp_path):
+    (tmp_path / "data.yaml").write_text("reply: 0.5\n", encoding="utf-8")
+    code, _, error = run(sft.main, "-c", tmp_path / "data.yaml", "--output-dir", tmp_path / "out")
+    assert code == 1
+    assert "reply" in error

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Supervised fine-tuning of HyperCLOVA X SEED Think 32B, resumed from the CPT adapter. Flags are passed on and win:
+#   ./train_solverx_sft_hcx.sh --iters 200
+# MODEL names another converted model, PYTHON another Python.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+python=${PYTHON:-.venv/bin/python}
+[ -n "${PYTHON:-}" ] || [ -x "$python" ] || python=python3
+flags=" $* "
+
+# need FLAG FILE REMEDY: FILE must be there, unless FLAG names another.
+need() {
+  case "$flags" in *" $1 "* | *" $1="* | *" --help "* | *" -h "*) return ;; esac
+  [ -e "$2" ] || { echo "error: $2: no such file; $3" >&2; exit 1; }
+}
+need --data data_solverx_sft/train.jsonl "\`make data PROFILE=hcx\` writes it"
+need --resume-adapter-file adapters_solverx_cpt_hcx/adapters.safetensors "\`./train_solverx_cpt_hcx.sh\` trains it"
+
+exec "$python" train_with_early_stopping.py -c configs/hcx/sft.yaml --train \
+  --model "${MODEL:-models/HyperCLOVAX-SEED-Think-32B-Text-8bit}" \
+  --data data_solverx_sft --resume-adapter-file adapters_solverx_cpt_hcx/adapters.safetensors \
+  --adapter-path adapters_solverx_sft_hcx "$@"
