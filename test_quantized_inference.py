@@ -42,7 +42,7 @@ def memory():
 
 
 def measure(args, model, tokenizer, stage, prompts):
-    """Answer `prompts` with the stage's adapter, aloud; returns {"answers", "tokens", "tokens_per_second"}."""
+    """Answer `prompts` with the stage's adapter, aloud; returns answers, tokens, tokens_per_second."""
     from lab import models
 
     models.switch_adapter(model, stage.adapter)

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from lab import sandbox
+from lab import bandits
 from lab.general import BANDIT, split_general
 from lab.knowledge import completion, split_questions
 
@@ -116,7 +116,7 @@ def verdict(probe, answer):
     """(right, detail): as `judge`, with the program's verdict in words where a program was run."""
     answer = unicodedata.normalize("NFC", answer)
     if probe.kind == PROGRAM:
-        found = sandbox.judge_bandit(answer)
+        found = bandits.judge_bandit(answer)
         return found.label == "finds_best_arm", f"{found.label}: {found.detail}"
     if probe.kind == COMPLETION:
         answer = SENTENCE_END.split(answer.strip(), maxsplit=1)[0]

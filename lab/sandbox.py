@@ -1,17 +1,14 @@
-"""Run a program that a language model wrote, and judge a bandit program by playing against it.
+"""Run a program that a language model wrote.
 
-The program runs in a process of its own: isolated interpreter, empty environment, empty folder, limits on
+It runs in a process of its own: isolated interpreter, empty environment, empty folder, limits on
 time, memory and descriptors, a part of the standard library, and an audit hook that ends it when it reaches
 for a file, a socket, a process or foreign code (lab/sandbox_child.py). That holds off accidents and simple
 malice; it is not a jail for an attacker who knows CPython's inside: for such code take a virtual machine.
 """
 
-import ast
 import contextlib
 import functools
 import os
-import random
-import re
 import selectors
 import shutil
 import signal
@@ -19,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 CHILD = Path(__file__).with_name("sandbox_child.py")
@@ -28,10 +25,6 @@ MEMORY_BYTES, TIMEOUT_SECONDS = 512 * MEBIBYTE, 20
 OUTPUT_BYTES = 64 * 1024  # kept of what a program prints; the rest is read and dropped
 LINE_BYTES = 1024  # a longer line to the judge is none of the harness's
 WATCH_SECONDS = 0.1
-FENCE = re.compile(r"```[ \t]*(?:python3?|py)[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
-MEANS = (0.2, 0.4, 0.6, 0.8)  # reward probabilities of the arms, in another order for each bandit
-ROUNDS, BANDITS, NEEDED = 600, 5, 4
-VERDICTS = ("no_code", "does_not_run", "runs_and_loses", "finds_best_arm")
 
 
 @dataclass(frozen=True)
@@ -46,84 +39,23 @@ class Outcome:
     output: str
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What became of a bandit program: `label` is one of VERDICTS, `detail` says why in a line."""
-
-    label: str
-    detail: str
-
-
 class Foul(Exception):
     """The program broke the rules of the line to the judge."""
 
 
-@dataclass
-class Bandits:
-    """BANDITS bandits that the judge owns: it draws the rewards and counts the pulls; the program only names
-    arms.
-
-    The best arm of bandit k is arm k modulo the number of arms, so that no fixed arm is best in many.
-    """
-
-    found: list = field(default_factory=list)
-    remarks: list = field(default_factory=list)
-
-    def __post_init__(self):
-        self._next()
-
-    def _next(self):
-        self.draw = random.Random(f"bandit {len(self.found)}")
-        self.best = len(self.found) % len(MEANS)
-        self.means = sorted(MEANS)[:-1]
-        self.draw.shuffle(self.means)
-        self.means.insert(self.best, max(MEANS))
-        self.pulls = []
-
-    def reply(self, word, rest):
-        """The bytes that answer a line of the program. Raises Foul for a line that the rules do not know."""
-        if len(self.found) < BANDITS and word == "pull" and rest in map(str, range(len(MEANS))):
-            if len(self.pulls) == ROUNDS:
-                raise Foul(f"bandit {len(self.found) + 1}: pulled more than {ROUNDS} times")
-            self.pulls.append(int(rest))
-            return b"%d\n" % (self.draw.random() < self.means[int(rest)])
-        if len(self.found) < BANDITS and word == "returned":
-            self._close(rest)
-            return b""
-        raise Foul(f"wrote to the judge's line: {word[:40]!r}")
-
-    def _close(self, value):
-        late = self.pulls[ROUNDS // 2 :]
-        share = late.count(self.best) / max(1, len(late))
-        remark = ""
-        if len(self.pulls) != ROUNDS:
-            remark = f"{len(self.pulls)} of {ROUNDS} pulls"
-        elif share <= 0.5:
-            remark = f"best arm in {share:.0%} of the last {len(late)} pulls"
-        elif value not in ("?", str(self.best)):
-            remark = f"returned arm {value}, the best is {self.best}"
-        self.found.append(not remark)
-        self.remarks += [f"bandit {len(self.found)}: {remark}"] if remark else []
-        self._next()
-
-
-def run_program(source, timeout_seconds=TIMEOUT_SECONDS, memory_bytes=MEMORY_BYTES):
-    """Run `source` as a program in the sandbox and return its Outcome; never raises for what the program
-    does.
+def run_program(source, timeout_seconds=TIMEOUT_SECONDS, memory_bytes=MEMORY_BYTES, game=None):
+    """Run `source` as a program in the sandbox and return its Outcome; never raises for what it does.
 
     `timeout_seconds` is wall-clock and processor time, `memory_bytes` its address space (on macOS its
-    resident memory).
+    resident memory). A `game` (see lab/bandits.py) has `arguments`, numbers for the harness inside, and
+    `reply(word, rest)`, which answers the program's lines with bytes or raises Foul.
     """
-    return _run(source, timeout_seconds, memory_bytes)
-
-
-def _run(source, timeout_seconds, memory_bytes, game=None):
     with tempfile.TemporaryDirectory(prefix="lab-sandbox-") as folder:
         program = Path(folder) / "program.py"
         program.write_text(source, encoding="utf-8", errors="replace")
         command = [*no_network(), sys.executable, "-I", "-S", "-B", "-X", "utf8", str(CHILD), str(program)]
         command += [str(memory_bytes), str(int(timeout_seconds) + 1)]
-        command += [str(len(MEANS)), str(ROUNDS), str(BANDITS)] if game else []
+        command += map(str, game.arguments) if game else ()
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         process = subprocess.Popen(command, cwd=folder, env={}, start_new_session=True, **pipes)
         try:
@@ -161,7 +93,7 @@ class _Attendant:
                 for key, _ in streams.select(min(WATCH_SECONDS, deadline - now)):
                     if not self._hear(key.fileobj):
                         streams.unregister(key.fileobj)
-            return self._last()
+            return self._last(deadline)
         except (Foul, BlockingIOError) as error:
             return self._outcome("foul", str(error))
         finally:
@@ -191,8 +123,11 @@ class _Attendant:
             with contextlib.suppress(BrokenPipeError):  # it died meanwhile: the end of its streams tells
                 os.write(self.process.stdin.fileno(), reply)
 
-    def _last(self):
-        code = self.process.wait()
+    def _last(self, deadline):
+        try:
+            code = self.process.wait(max(WATCH_SECONDS, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return self._outcome("timed_out", "still running at the time limit")
         if self.ending is None:
             if code in (-signal.SIGXCPU, -signal.SIGKILL):
                 return self._outcome("timed_out", "used up its processor time")
@@ -219,39 +154,3 @@ def resident_bytes(pid):
     """A process's resident memory in bytes, 0 when it is gone. For macOS, where RLIMIT_AS does not hold."""
     said = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
     return int(said) * 1024 if said.isdigit() else 0
-
-
-def program_text(answer):
-    """The program in an answer: its first Python fence, or all of it if it is Python with a def; or None."""
-    if fence := FENCE.search(answer):
-        return fence[1]
-    try:
-        tree = ast.parse(answer)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    return answer if any(isinstance(node, ast.FunctionDef) for node in tree.body) else None
-
-
-def judge_bandit(answer):
-    """The Verdict on the bandit program in a model's answer.
-
-    thompson_sampling(pull, arms, rounds) must, in NEEDED of BANDITS bandits, pull exactly `rounds` times, the
-    best arm in more than half of the last half, and, if it returns an int, return the best arm.
-    """
-    source = program_text(answer)
-    return Verdict("no_code", "no Python in the answer") if source is None else _judge(source)
-
-
-@functools.lru_cache(maxsize=256)
-def _judge(source):
-    bandits = Bandits()
-    outcome = _run(source, TIMEOUT_SECONDS, MEMORY_BYTES, bandits)
-    score = f"best arm found in {sum(bandits.found)} of {BANDITS} bandits"
-    if outcome.ended == "finished" and len(bandits.found) == BANDITS:
-        if sum(bandits.found) >= NEEDED:
-            return Verdict("finds_best_arm", score)
-        return Verdict("runs_and_loses", f"{score}, {NEEDED} are needed; {bandits.remarks[0]}")
-    if outcome.ended == "foul" and "pulled more than" in outcome.detail:
-        return Verdict("runs_and_loses", outcome.detail)
-    where = f"bandit {len(bandits.found) + 1}: " if bandits.found or bandits.pulls else ""
-    return Verdict("does_not_run", f"{where}{outcome.ended.replace('_', ' ')}: {outcome.detail}")

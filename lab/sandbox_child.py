@@ -142,6 +142,7 @@ def main(write=os.write, leave=os._exit):
         source = file.read()
     os.unlink(path)
     sys.argv[:] = ["program"]
+    os.environ.clear()  # CPython itself adds LC_CTYPE
     for name in PLAIN:
         __import__(name)
     replies, line = os.fdopen(os.dup(0), "rb"), os.dup(1)
