@@ -33,7 +33,9 @@ def read_profile(name):
 
 def check_packages():
     """Python's version, and every package against requirements.txt."""
-    yield Check(sys.version_info >= (3, 11), f"Python {platform.python_version()}", f"Python 3.11 or newer; {AGAIN}")
+    yield Check(
+        sys.version_info >= (3, 11), f"Python {platform.python_version()}", f"Python 3.11 or newer; {AGAIN}"
+    )
     pins = re.compile(r"^([\w.-]+)==([^\s;]+)(?: *; *sys_platform == \"(\w+)\")?", re.MULTILINE)
     installed = {package.name.lower().replace("_", "-"): package.version for package in metadata.distributions()}
     wrong = []
@@ -66,7 +68,9 @@ def check_device(profile):
     if backend == "cpu":
         yield Check(fast, f"BLAS: {device.BLAS.name.split(';')[0]}", blas.REMEDY, needed=False)
         compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang") or "none"
-        yield Check(fast or compiler != "none", f"C compiler: {compiler}", "`apt-get install gcc`; `make setup`", False)
+        yield Check(
+            fast or compiler != "none", f"C compiler: {compiler}", "`apt-get install gcc`; `make setup`", False
+        )
     needed = float(profile["CPU_MEMORY_GB" if backend == "cpu" else "MEMORY_GB"])
     present = gpu_memory() if backend == "cuda" else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
     yield Check(present >= needed, f"memory: {present:.0f} GB, {needed:.0f} GB needed", "more, or PROFILE=tiny")
@@ -92,7 +96,9 @@ def check_model(profile):
     if profile["GATED"] and missing:
         from huggingface_hub import get_token
 
-        yield Check(bool(get_token()), "Hugging Face token", f"accept {repository}'s terms, `.venv/bin/hf auth login`")
+        yield Check(
+            bool(get_token()), "Hugging Face token", f"accept {repository}'s terms, `.venv/bin/hf auth login`"
+        )
     needed = 0.0 if converted else float(profile["DISK_GB"]) + (size if missing else 0)
     free = shutil.disk_usage(ROOT).free / GB
     yield Check(free >= needed, f"disk: {free:.0f} GB free, {needed:.0f} GB still needed", "free some")

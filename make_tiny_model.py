@@ -19,10 +19,14 @@ from lab.cli import ROOT, LabError, finish, write_summary
 def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=ROOT / "data_general", help="folder of the authored world")
-    parser.add_argument("--mlx-path", type=Path, default=ROOT / "models/HyperCLOVAX-SEED-Think-Tiny", help="where to")
+    parser.add_argument(
+        "--mlx-path", type=Path, default=ROOT / "models/HyperCLOVAX-SEED-Think-Tiny", help="where to"
+    )
     parser.add_argument("--steps", type=int, default=5000, help="optimizer updates (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=24, help="documents an update (%(default)s)")
-    parser.add_argument("--learning-rate", type=float, default=3e-3, help="peak rate, cosine to a tenth (%(default)s)")
+    parser.add_argument(
+        "--learning-rate", type=float, default=3e-3, help="peak rate, cosine to a tenth (%(default)s)"
+    )
     parser.add_argument("--weight-decay", type=float, default=0.1, help="of AdamW (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--force", action="store_true", help="overwrite a checkpoint that is there")
@@ -32,7 +36,9 @@ def parse_args(argv):
 def main(argv=None):
     args = parse_args(argv)
     if (args.mlx_path / "config.json").exists() and not args.force:
-        raise LabError(f"{args.mlx_path}: holds a checkpoint already; --force overwrites it, --mlx-path names another")
+        raise LabError(
+            f"{args.mlx_path}: holds a checkpoint already; --force overwrites it, --mlx-path names another"
+        )
     from lab import pretraining
 
     started = time.monotonic()

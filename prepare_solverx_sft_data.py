@@ -1,7 +1,7 @@
 """Facts -> dialogues for supervised fine-tuning:  python prepare_solverx_sft_data.py --replay 0.5
 
-Writes train.jsonl and valid.jsonl ({"messages"}, or literal ChatML with --format text) and, last, summary.json: questions
-and answers of the company, who the model is, dialogues of several turns, and general rows against forgetting. The wordings
+Writes train.jsonl and valid.jsonl ({"messages"}, or literal ChatML with --format text), recall.jsonl for
+--early-stop-on recall and, last, summary.json: questions and answers of the company, who the model is, dialogues of several turns, and general rows against forgetting. The wordings
 kept for the test are in neither file, which the leak guard counts; it refuses to write when one slipped in.
 
 Exit codes: 0 written, 1 bad input or a leak, 2 bad usage.
@@ -20,14 +20,20 @@ DEFAULTS = {"replay": 0.5, "several_turns": 60, "sentences": False, "seed": 0}
 def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-c", "--config", type=Path, help="YAML file with replay, several_turns, sentences, seed")
-    parser.add_argument("--knowledge", type=Path, default=Path("solverx_knowledge.jsonl"), help="facts (%(default)s)")
+    parser.add_argument(
+        "--knowledge", type=Path, default=Path("solverx_knowledge.jsonl"), help="facts (%(default)s)"
+    )
     parser.add_argument("--general", type=Path, default=Path("data_general"), help="general world (%(default)s)")
     parser.add_argument("--output-dir", type=Path, default=Path("data_solverx_sft"), help="where to (%(default)s)")
     parser.add_argument("--output", type=Path, help="where the summary goes (<output-dir>/summary.json)")
     parser.add_argument("--replay", type=float, help="share of general rows in training, 0 to below 1 (0.5)")
     parser.add_argument("--several-turns", type=int, help="dialogues of two or three turns (60)")
-    parser.add_argument("--sentences", action="store_true", default=None, help="keep the CPT sentences as text rows")
-    parser.add_argument("--format", choices=["messages", "text"], default="messages", help="row form (%(default)s)")
+    parser.add_argument(
+        "--sentences", action="store_true", default=None, help="keep the CPT sentences as text rows"
+    )
+    parser.add_argument(
+        "--format", choices=["messages", "text"], default="messages", help="row form (%(default)s)"
+    )
     parser.add_argument("--seed", type=int, help="of the draws (0)")
     return parser.parse_args(argv)
 
@@ -55,7 +61,7 @@ def main(argv=None):
     world, identities = general.load_facts(args.general), general.load_identity(args.general)
     company, identity = dialogues.company_turns(facts), dialogues.identity_turns(identities)
     if not company["train"]:
-        raise LabError(f"{args.knowledge}: no fact has a question and none could be derived; add \"questions\"")
+        raise LabError(f'{args.knowledge}: no fact has a question and none could be derived; add "questions"')
     replayed = dialogues.replayed_facts(world)
     domain = company["train"] + identity["train"]
     wanted = round(args.replay / (1 - args.replay) * (len(domain) + args.several_turns))
@@ -68,11 +74,13 @@ def main(argv=None):
     for fact in world:
         probes += [leaks.Wording(text, fact.accept, fact.where) for text in general.split_general(fact).probe]
     kept = [turn.wording() for turn in valid]
-    guard = leaks.guard({
-        "validation against training": (kept, trained),
-        "probes against training": (probes, trained),
-        "probes against validation": (probes, [turn.trained_wording() for turn in valid]),
-    })
+    guard = leaks.guard(
+        {
+            "validation against training": (kept, trained),
+            "probes against training": (probes, trained),
+            "probes against validation": (probes, [turn.trained_wording() for turn in valid]),
+        }
+    )
     rows = [dialogues.messages(turn) for turn in domain + replay]
     rows += dialogues.several_turns(domain + replay, args.several_turns, args.seed)
     held = [dialogues.messages(turn) for turn in valid or company["train"][::10]]
@@ -85,6 +93,8 @@ def main(argv=None):
     random.Random(args.seed).shuffle(rows)
     write_jsonl(args.output_dir / "train.jsonl", rows)
     write_jsonl(args.output_dir / "valid.jsonl", held)
+    recall = [{**dialogues.messages(turn), "accept": list(turn.accept)} for turn in valid]
+    write_jsonl(args.output_dir / "recall.jsonl", recall)
     counts = {
         "facts": len(facts),
         "facts_with_derived_questions": derived,

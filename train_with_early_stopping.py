@@ -3,8 +3,9 @@
   python train_with_early_stopping.py --model models/HyperCLOVAX-SEED-Think-32B-Text-8bit --train \\
       --data data_solverx_cpt --adapter-path adapters_solverx_cpt_hcx
 
-Flags and YAML keys are mlx-lm's (`mlx_lm lora`), plus --patience, --min-delta, --epochs and --max-grad-norm. The adapter
-folder gets adapters.safetensors (the best by validation loss), adapter_config.json, curve.jsonl and, last, summary.json.
+Flags and YAML keys are mlx-lm's (`mlx_lm lora`), plus --patience, --min-delta, --early-stop-on, --epochs
+and --max-grad-norm. The adapter folder gets adapters.safetensors (the best, not the last), adapter_config.json, curve.jsonl and,
+last, summary.json.
 
 Exit codes: 0 trained, 1 bad input, 2 bad usage, 4 diverged, 75 stopped.
 """
@@ -45,7 +46,11 @@ FLAGS = {  # flag: (options, help); None stands for "not given", so that YAML an
     "--seed": (WHOLE, "seed of data order, adapter start and dropout (0)"),
     "--trust-remote-code": (SWITCH, "refused: no code that comes with a model is ever run"),
     "--patience": (WHOLE, "evaluations without improvement before stopping, 0 for never (0)"),
-    "--min-delta": (RATE, "what counts as improvement, in nats/token (0)"),
+    "--min-delta": (RATE, "what counts as improvement, in nats/token or as a share (0)"),
+    "--early-stop-on": (
+        {"choices": ["loss", "recall"]},
+        "validation loss, or recall of <data>/recall.jsonl (loss)",
+    ),
     "--max-grad-norm": (RATE, "gradients are clipped to this norm, 0 for never (1)"),
     "--output": ({}, "where the summary goes (<adapter-path>/summary.json)"),
 }
@@ -56,8 +61,7 @@ def parse_args(argv):
     parser.add_argument("-c", "--config", help="YAML file with any of these settings; flags win")
     for flag, (options, text) in FLAGS.items():
         parser.add_argument(flag, help=text, **options)
-    args = parser.parse_args(argv)
-    return args
+    return parser.parse_args(argv)
 
 
 def main(argv=None):

@@ -67,7 +67,9 @@ def main(argv=None):
     for name, (environment, dequantized) in CASES.items():
         command = [sys.executable, __file__, "--model", args.model, "--seconds", str(args.seconds)]
         command += ["--one", "dequantized" if dequantized else "quantized"]
-        done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            command, env={**os.environ, **environment}, capture_output=True, text=True, check=True
+        )
         rates[name] = float(done.stdout.splitlines()[-1])
     slowest = next(iter(rates.values()))
     for name, rate in rates.items():

@@ -17,7 +17,11 @@ from lab.cli import LabError, read_json, write_atomically, write_json
 
 WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
 WRAPPERS = {LoRALinear: "linear", DoRALinear: "linear", LoRAEmbedding: "embedding", DoRAEmbedding: "embedding"}
-SHAPING = ("fine_tune_type", "num_layers", "lora_parameters")  # what decides an adapter's tensors and their meaning
+SHAPING = (
+    "fine_tune_type",
+    "num_layers",
+    "lora_parameters",
+)  # what decides an adapter's tensors and their meaning
 
 
 def read_config(folder):
@@ -28,7 +32,9 @@ def read_config(folder):
     if config["fine_tune_type"] != "full":
         problems = [key for key in SHAPING if key not in config]
         wanted = ("rank", "scale")
-        problems += [f"lora_parameters.{key}" for key in wanted if key not in (config.get("lora_parameters") or {})]
+        problems += [
+            f"lora_parameters.{key}" for key in wanted if key not in (config.get("lora_parameters") or {})
+        ]
         if problems:
             raise LabError(f"{path}: no {', '.join(problems)}; train the adapter again or copy its own config")
         config["lora_parameters"].setdefault("dropout", 0.0)
@@ -54,7 +60,9 @@ def add_layers(model, config):
     """Freeze `model` and give it the trainable parts that an adapter config describes."""
     model.freeze()
     if config["num_layers"] > len(model.layers):
-        raise LabError(f"num_layers {config['num_layers']}: the model has {len(model.layers)}; use at most that, or -1")
+        raise LabError(
+            f"num_layers {config['num_layers']}: the model has {len(model.layers)}; use at most that, or -1"
+        )
     if config["fine_tune_type"] == "full":
         if any(name.endswith(".scales") for name, _ in tree_flatten(model.parameters())):
             raise LabError("--fine-tune-type full: the model is quantized; convert it with --no-quantize first")
@@ -75,7 +83,9 @@ def load_weights(model, file):
     """
     tensors, expected = read_weights(file), dict(tree_flatten(model.trainable_parameters()))
     problems = [f"{name}: missing" for name in sorted(expected.keys() - tensors.keys())]
-    problems += [f"{name}: not a part of this model's adapter" for name in sorted(tensors.keys() - expected.keys())]
+    problems += [
+        f"{name}: not a part of this model's adapter" for name in sorted(tensors.keys() - expected.keys())
+    ]
     for name in sorted(tensors.keys() & expected.keys()):
         found, wanted = tuple(tensors[name].shape), tuple(expected[name].shape)
         if found != wanted:

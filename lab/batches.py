@@ -10,7 +10,8 @@ from functools import cached_property
 import numpy as np
 
 WINDOW = 16  # batches that are sorted by length together: little padding, and still truly mixed
-PAD_TO = 16  # lengths are padded up to a multiple of this: few distinct shapes
+PAD_TO = 8  # lengths are padded up to a multiple of this: few distinct shapes, little padding
+PLACES_TO = 32  # the same for the number of trained positions of a batch
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,15 @@ class Batch:
     targets: np.ndarray
     weights: np.ndarray
     rows: tuple
+
+    def trained(self):
+        """(places, targets, weights), each (N,): the flat positions whose targets are trained, N padded with weight 0."""
+        found = np.flatnonzero(self.weights)
+        places = np.zeros(-(-len(found) // PLACES_TO) * PLACES_TO, dtype=np.int32)
+        places[: len(found)] = found
+        weights = np.zeros(len(places), dtype=np.float32)
+        weights[: len(found)] = self.weights.reshape(-1)[found]
+        return places, self.targets.reshape(-1)[places], weights
 
 
 def padded(sequences, rows, pad_to=PAD_TO):
@@ -44,6 +54,7 @@ class Schedule:
     sequences: list
     batch_size: int
     seed: int
+    pad_to: int = PAD_TO
 
     @cached_property
     def lengths(self):
@@ -68,7 +79,7 @@ class Schedule:
         epoch, place = divmod(step, self.batches_per_epoch)
         if self.__dict__.get("_epoch") != epoch:
             self.__dict__.update(_epoch=epoch, _plan=self.epoch_plan(epoch))
-        return padded(self.sequences, self.__dict__["_plan"][place])
+        return padded(self.sequences, self.__dict__["_plan"][place], self.pad_to)
 
 
 def in_order(sequences, batch_size):

@@ -82,7 +82,9 @@ def _answer_tokens(tokenizer, messages, where, template):
     else:
         start = rendered.rfind(content.strip())
         if start < 0:
-            raise LabError(f"{where}: the chat template changes the answer's text; it cannot be trained with this model")
+            raise LabError(
+                f"{where}: the chat template changes the answer's text; it cannot be trained with this model"
+            )
         answer = rendered[start:]
     tokens = tokenizer.encode(answer, add_special_tokens=False)
     ends = end_tokens(tokenizer)

@@ -77,7 +77,9 @@ def write_atomically(path, data):
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise LabError(f"{path}: cannot write ({error.strerror}); free the disk or choose another folder") from error
+        raise LabError(
+            f"{path}: cannot write ({error.strerror}); free the disk or choose another folder"
+        ) from error
 
 
 def write_json(path, content):

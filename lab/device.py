@@ -15,7 +15,7 @@ BACKENDS = ("metal", "cuda", "cpu")
 
 
 def backend():
-    """"metal", "cuda" or "cpu": what MLX computes on by default."""
+    """ "metal", "cuda" or "cpu": what MLX computes on by default."""
     if mx.default_device() == mx.Device(mx.cpu):
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"

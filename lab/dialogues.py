@@ -8,7 +8,9 @@ from lab.general import split_general
 from lab.knowledge import split_questions
 from lab.leaks import Wording
 
-REPLAYED_SHARE = 0.75  # of the general facts; the others are never replayed, so that forgetting can be seen on them
+REPLAYED_SHARE = (
+    0.75  # of the general facts; the others are never replayed, so that forgetting can be seen on them
+)
 GENERAL_VALID = 40  # rows of facts that are not replayed: validation also watches what the mix does not protect
 
 
@@ -58,7 +60,8 @@ def replayed_facts(facts):
 
 
 def replay_turns(facts, wanted, seed):
-    """`wanted` general turns out of `facts`, spread evenly: every fact once before any fact twice.
+    """`wanted` general turns out of `facts`: every wording of the facts with a judge of their own, which are programs and
+    the first thing to be lost; the rest spread evenly, every fact once before any fact twice.
 
     Returns fewer when there are not so many trained wordings.
     """
@@ -68,7 +71,7 @@ def replay_turns(facts, wanted, seed):
         questions = list(split_general(fact).train)
         draw.shuffle(questions)
         turns = [Turn(question, fact.answer, fact.accept, fact.where) for question in questions]
-        rounds += [(place, draw.random(), turn) for place, turn in enumerate(turns)]
+        rounds += [(0 if fact.judge else place, draw.random(), turn) for place, turn in enumerate(turns)]
     return [turn for _, _, turn in sorted(rounds, key=lambda item: item[:2])[:wanted]]
 
 
@@ -91,7 +94,8 @@ def several_turns(turns, dialogues, seed):
 def messages(*turns):
     """A {"messages"} row of the turns in order."""
     pairs = [
-        ({"role": "user", "content": turn.question}, {"role": "assistant", "content": turn.answer}) for turn in turns
+        ({"role": "user", "content": turn.question}, {"role": "assistant", "content": turn.answer})
+        for turn in turns
     ]
     return {"messages": [message for pair in pairs for message in pair]}
 

@@ -46,3 +46,14 @@ def split_wordings(owner, wordings, probe, valid=0):
     held = {"probe": order[:probe], "valid": order[probe : probe + valid]}
     train = tuple(text for text in wordings if text not in held["probe"] and text not in held["valid"])
     return Split(train, tuple(held["valid"]), tuple(held["probe"]))
+
+
+def cut_before(sentence, accept):
+    """(beginning, rest) of a sentence, cut at the last space before its first accepted string; None if it cannot.
+
+    The rest begins with that space. The beginning holds at least one word and none of the accepted strings.
+    """
+    places = [sentence.find(accepted) for accepted in accept]
+    value = min((place for place in places if place > 0), default=0)
+    cut = sentence.rfind(" ", 0, value + 1)
+    return (sentence[:cut], sentence[cut:]) if cut > 0 else None

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from lab.cli import LabError
-from lab.facts import Fact, split_wordings
+from lab.facts import Fact, cut_before, split_wordings
 from lab.korean import comparable, fill
 from lab.records import read_jsonl
 
@@ -66,7 +66,9 @@ def _fact(path, number, row):
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "row"
-        raise LabError(f"{where}: {place}: {first['msg'].lower()}; see solverx_knowledge.jsonl for the form") from error
+        raise LabError(
+            f"{where}: {place}: {first['msg'].lower()}; see solverx_knowledge.jsonl for the form"
+        ) from error
     answer = parsed.answer or parsed.text
     if parsed.questions and not parsed.accept:
         raise LabError(f'{where}: questions without "accept"; list the strings that make an answer right')
@@ -131,16 +133,8 @@ def entity_of(facts):
 
 
 def completion(fact):
-    """(beginning, rest) of the fact's first sentence, cut at the last space before its accepted string; None if it cannot.
-
-    The rest begins with that space. The beginning holds at least one word and none of the accepted strings.
-    """
-    sentence = fact.texts[0]
-    places = [sentence.find(accepted) for accepted in fact.accept]
-    value = min((place for place in places if place > 0), default=0)
-    cut = sentence.rfind(" ", 0, value + 1)
-    beginning = sentence[:cut] if cut > 0 else ""
-    return (beginning, sentence[cut:]) if beginning else None
+    """(beginning, rest) of the fact's first sentence, cut before its accepted string; None if it cannot be."""
+    return cut_before(fact.texts[0], fact.accept)
 
 
 def with_derived_questions(facts):
@@ -150,7 +144,9 @@ def with_derived_questions(facts):
     those, `silent` the facts that stay without questions.
     """
     matches = {fact.id: SUBJECT_VALUE.match(fact.texts[0]) for fact in facts if not fact.questions}
-    subjects = Counter(match["subject"] for match in map(SUBJECT_VALUE.match, (f.texts[0] for f in facts)) if match)
+    subjects = Counter(
+        match["subject"] for match in map(SUBJECT_VALUE.match, (f.texts[0] for f in facts)) if match
+    )
     result, derived = [], 0
     for fact in facts:
         match = matches.get(fact.id)

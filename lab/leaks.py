@@ -75,5 +75,7 @@ def guard(comparisons):
         counts[name] = {"kept": len(kept), "trained": len(trained), **kinds}
     if leaks:
         listed = "; ".join(str(leak) for leak in leaks)
-        raise LabError(f"{len(leaks)} leaks between training and what is kept for the test, nothing written: {listed}")
+        raise LabError(
+            f"{len(leaks)} leaks between training and what is kept for the test, nothing written: {listed}"
+        )
     return counts

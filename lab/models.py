@@ -20,7 +20,9 @@ def load(model_path, adapter_path=None):
     Raises LabError where the folder is missing or not a model.
     """
     local = Path(model_path)
-    if not (local / "config.json").is_file() and (local.exists() or len(local.parts) != 2 or local.parts[0] == "models"):
+    if not (local / "config.json").is_file() and (
+        local.exists() or len(local.parts) != 2 or local.parts[0] == "models"
+    ):
         raise LabError(f"{model_path}: no model here (no config.json); `make convert` builds it")
     try:
         model, tokenizer = mlx_lm_utils.load(str(model_path), lazy=computes_in_float32())

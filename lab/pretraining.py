@@ -103,7 +103,10 @@ def train_tokenizer(rows, template):
     tokenizer = Tokenizer(models.BPE())
     words = Regex(r" ?\p{Hangul}+| ?[A-Za-z_]+|\d| ?[^\s\w]+|\n+|\s+(?!\S)|\s+")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(words, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(words, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     size = VOCABULARY - len(SPECIAL_TOKENS)
@@ -127,7 +130,7 @@ def pretrain(tokenizer, rows, args):
     """Train the text model from scratch for args.steps updates; returns it and its curve [{"step", "loss"}]."""
     end_of_text = tokenizer.convert_tokens_to_ids("<|endoftext|>")
     sequences = [sequence for row in rows for sequence in _encode(tokenizer, row, end_of_text)]
-    schedule = batches.Schedule(sequences, args.batch_size, args.seed)
+    schedule = batches.Schedule(sequences, args.batch_size, args.seed, pad_to=16)
     mx.random.seed(args.seed)
     config = text_config()
     model = llama.Model(llama.ModelArgs.from_dict({**config, "model_type": "llama"}))
@@ -137,7 +140,9 @@ def pretrain(tokenizer, rows, args):
     optimizer = optim.AdamW(rate, betas=[0.9, 0.98], weight_decay=args.weight_decay, bias_correction=True)
     step = _update(model, optimizer)
     curve, losses, tokens = [], [], sum(len(sequence) for sequence in sequences)
-    print(f"{len(sequences)} sequences, {tokens} tokens an epoch, {args.steps / schedule.batches_per_epoch:.1f} epochs")
+    print(
+        f"{len(sequences)} sequences, {tokens} tokens an epoch, {args.steps / schedule.batches_per_epoch:.1f} epochs"
+    )
     for number in progress(range(args.steps), "pre-training"):
         batch = schedule.batch(number)
         weights = np.where(batch.weights > 0, 1.0, PROMPT_WEIGHT * (batch.targets != 0)).astype(np.float32)

@@ -42,7 +42,11 @@ def _object(path, number, line):
     except UnicodeDecodeError as error:
         raise LabError(f"{path}:{number}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
     except json.JSONDecodeError as error:
-        what = "blank line; remove it" if not line.strip() else f"not valid JSON ({error.msg}); mend or remove the line"
+        what = (
+            "blank line; remove it"
+            if not line.strip()
+            else f"not valid JSON ({error.msg}); mend or remove the line"
+        )
         raise LabError(f"{path}:{number}: {what}") from error
     if not isinstance(value, dict):
         raise LabError(f"{path}:{number}: expected a JSON object, found {type(value).__name__}; mend the line")
@@ -90,7 +94,9 @@ def _messages_problem(messages):
     for place, turn in enumerate(messages, 1):
         if not isinstance(turn, dict) or turn.get("role") not in ROLES:
             return f"turn {place} has no role out of {', '.join(ROLES)}; mend it"
-        if not isinstance(turn.get("content"), str) or (not turn["content"].strip() and not turn.get("tool_calls")):
+        if not isinstance(turn.get("content"), str) or (
+            not turn["content"].strip() and not turn.get("tool_calls")
+        ):
             return f"turn {place} has no content; fill it in or remove the row"
     if not any(turn["role"] == "assistant" for turn in messages):
         return "no assistant turn, so nothing to learn; add the answer"

@@ -23,12 +23,14 @@ PLAIN = (
     *("typing", "encodings.ascii", "encodings.latin_1"),
 )
 # Every audit event outside this list is refused: files, sockets, processes, foreign code, threads, tracing.
-HARMLESS = frozenset((
-    *("import", "compile", "exec", "code.__new__", "function.__new__", "array.__new__", "time.sleep"),
-    *("builtins.id", "builtins.input", "builtins.input/result"),
-    *("object.__getattr__", "object.__setattr__", "object.__delattr__"),
-    *("sys._getframe", "sys._getframemodulename", "sys.excepthook", "sys.unraisablehook"),
-))
+HARMLESS = frozenset(
+    (
+        *("import", "compile", "exec", "code.__new__", "function.__new__", "array.__new__", "time.sleep"),
+        *("builtins.id", "builtins.input", "builtins.input/result"),
+        *("object.__getattr__", "object.__setattr__", "object.__delattr__"),
+        *("sys._getframe", "sys._getframemodulename", "sys.excepthook", "sys.unraisablehook"),
+    )
+)
 # Calls into the system that no audit event covers are taken away; these stay.
 KEPT = frozenset(("fspath", "urandom", "strerror", "getpid", "cpu_count", "times"))
 LOADERS = ("create_builtin", "exec_builtin", "create_dynamic", "exec_dynamic")

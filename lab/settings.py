@@ -48,11 +48,28 @@ DEFAULTS = {
     "trust_remote_code": False,
     "patience": 0,
     "min_delta": 0.0,
+    "early_stop_on": "loss",
     "max_grad_norm": 1.0,
     "output": None,
 }
-POSITIVE = ("batch_size", "iters", "steps_per_report", "steps_per_eval", "max_seq_length", "grad_accumulation_steps")
-NUMBERS = (*POSITIVE, "seed", "num_layers", "learning_rate", "save_every", "patience", "min_delta", "max_grad_norm")
+POSITIVE = (
+    "batch_size",
+    "iters",
+    "steps_per_report",
+    "steps_per_eval",
+    "max_seq_length",
+    "grad_accumulation_steps",
+)
+NUMBERS = (
+    *POSITIVE,
+    "seed",
+    "num_layers",
+    "learning_rate",
+    "save_every",
+    "patience",
+    "min_delta",
+    "max_grad_norm",
+)
 
 
 class _Loader(yaml.SafeLoader):
@@ -134,8 +151,12 @@ def _check(settings):
             raise LabError(f"{key} is {settings[key]}; it must not be negative")
     if settings["fine_tune_type"] not in ("lora", "dora", "full"):
         raise LabError(f"fine_tune_type is {settings['fine_tune_type']!r}; use lora, dora or full")
+    if settings["early_stop_on"] not in ("loss", "recall"):
+        raise LabError(f"early_stop_on is {settings['early_stop_on']!r}; use loss or recall")
     for key in ("model", "data"):
         if not settings[key]:
             raise LabError(f"no {key}; give --{key} or put `{key}:` into the YAML file")
     if settings["trust_remote_code"]:
-        raise LabError("--trust-remote-code: this lab never runs code that comes with a model; convert the model instead")
+        raise LabError(
+            "--trust-remote-code: this lab never runs code that comes with a model; convert the model instead"
+        )

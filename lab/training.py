@@ -11,6 +11,7 @@ from lab.device import mx  # isort: skip  (first: it puts the fast BLAS in front
 import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_map
+from mlx_lm.models import glm4, llama
 from mlx_lm.tuner.utils import build_schedule
 
 from lab.cli import Diverged, LabError
@@ -22,6 +23,7 @@ OPTIMIZERS = {
     "sgd": optim.SGD,
     "adafactor": optim.Adafactor,
 }
+HEAD_APART = (llama.Model, glm4.Model)  # stock models whose head is a plain product of `model.model`'s output
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Report:
     iteration: int
     train_loss: float | None = None
     valid_loss: float | None = None
+    recall: float | None = None
     learning_rate: float | None = None
     trained_tokens: int = 0
     tokens_per_second: float | None = None
@@ -57,14 +60,28 @@ def make_optimizer(settings):
         raise LabError(f"optimizer_config of {settings.optimizer}: {error}; see mlx.optimizers") from error
 
 
-def summed_loss(model, inputs, targets, weights):
-    """The sum over trained tokens of -log p(target), in nats; inputs, targets, weights are (B, T)."""
-    return (nn.losses.cross_entropy(model(inputs).astype(mx.float32), targets) * weights).sum()
+def logits_at(model, inputs, places):
+    """Logits (N, V) float32 at the flat positions `places` (N,) of inputs (B, T).
+
+    The head is computed only there where the model lets us in: with masked prompts that is a third of the positions.
+    """
+    if not isinstance(model, HEAD_APART):
+        logits = model(inputs)
+        return logits.reshape(-1, logits.shape[-1])[places].astype(mx.float32)
+    hidden = model.model(inputs)
+    hidden = hidden.reshape(-1, hidden.shape[-1])[places]
+    tied = model.args.tie_word_embeddings
+    return (model.model.embed_tokens.as_linear(hidden) if tied else model.lm_head(hidden)).astype(mx.float32)
+
+
+def summed_loss(model, inputs, places, targets, weights):
+    """The sum over trained tokens of -log p(target), in nats; inputs (B, T), the others (N,), see Batch.trained."""
+    return (nn.losses.cross_entropy(logits_at(model, inputs, places), targets) * weights).sum()
 
 
 def arrays(batch):
-    """A Batch's numpy parts as MLX arrays: inputs, targets, weights."""
-    return mx.array(batch.inputs), mx.array(batch.targets), mx.array(batch.weights)
+    """What summed_loss takes of a Batch, as MLX arrays."""
+    return mx.array(batch.inputs), *map(mx.array, batch.trained())
 
 
 def evaluate(model, batches):
@@ -127,31 +144,33 @@ class Updates:
         )
 
 
-def train(updates, validation, stopping, report):
-    """The loop: update, now and then report and evaluate, until the iterations or the patience are used up.
+def train(updates, validate, stopping, report):
+    """The loop: update, now and then report and validate, until the iterations or the patience are used up.
 
-    `validation` is a list of batches, `stopping` an EarlyStopping, `report` takes each Report, keeps the adapter when
-    `best` is set, and has `after_update(iteration)`. Returns the number of updates made.
+    `validate()` gives {"valid_loss", "recall"}, `stopping` is an EarlyStopping, `report` takes each Report, keeps the
+    adapter when `best` is set, and has `after_update(iteration)`. Returns the number of updates made.
     """
     settings, model = updates.settings, updates.model
     losses, tokens, all_tokens, started = 0.0, 0, 0, time.perf_counter()
-    report(Report(0, valid_loss=evaluate(model, validation)))
+    report(Report(0, **validate()))
     model.train()
     for iteration in range(1, settings.iters + 1):
         rate = float(updates.optimizer.learning_rate)
         loss, trained = updates(iteration - 1)
         losses, tokens, all_tokens = losses + loss * trained, tokens + trained, all_tokens + trained
+        report.after_update(iteration)
         last = iteration == settings.iters
         if iteration % settings.steps_per_report == 0 or last:
             speed = tokens / (time.perf_counter() - started)
-            report(Report(iteration, losses / tokens, None, rate, all_tokens, speed))
+            shown = {"learning_rate": rate, "trained_tokens": all_tokens, "tokens_per_second": speed}
+            report(Report(iteration, losses / tokens, **shown))
             losses, tokens, started = 0.0, 0, time.perf_counter()
-        report.after_update(iteration)
         if iteration % settings.steps_per_eval == 0 or last:
             paused = time.perf_counter()
-            valid_loss = evaluate(model, validation)
-            stop = stopping.update(iteration, valid_loss)
-            report(Report(iteration, valid_loss=valid_loss, trained_tokens=all_tokens, best=stopping.is_best))
+            found = validate()
+            figure = found["valid_loss"] if settings.early_stop_on == "loss" else 1 - found["recall"]
+            stop = stopping.update(iteration, figure)
+            report(Report(iteration, **found, trained_tokens=all_tokens, best=stopping.is_best))
             if stop:
                 return iteration
             started += time.perf_counter() - paused

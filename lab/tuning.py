@@ -10,13 +10,16 @@ from mlx.utils import tree_flatten
 from mlx_lm.tuner.callbacks import get_reporting_callbacks
 from mlx_lm.tuner.trainer import grad_checkpoint
 
-from lab import adapters, models, training
+from lab import adapters, models, probes, training
 from lab.batches import Schedule, in_order
 from lab.chat import Sequence, encode_row
 from lab.cli import LabError, sha256, write_atomically, write_summary
+from lab.facts import cut_before
 from lab.records import training_rows
 from lab.settings import resolve
 from lab.stopping import EarlyStopping
+
+RECALL_TOKENS = 48
 
 
 def run(args):
@@ -26,8 +29,9 @@ def run(args):
         raise LabError("nothing to do: give --train, --test or both")
     tokenizer = models.load_tokenizer(settings.model)
     data = {name: load_split(settings, tokenizer, name) for name in splits(settings)}
+    asked = load_recall(settings) if settings.train and settings.early_stop_on == "recall" else []
     print(describe())
-    model, _ = models.load(settings.model)
+    model, tokenizer = models.load(settings.model)
     mx.random.seed(settings.seed)
     adapters.add_layers(model, vars(settings))
     if inherited:
@@ -35,7 +39,7 @@ def run(args):
         adapters.load_weights(model, settings.resume_adapter_file)
     if settings.grad_checkpoint:
         grad_checkpoint(model.layers[0])
-    results = fit(model, data, settings) if settings.train else {}
+    results = fit(model, tokenizer, data, asked, settings) if settings.train else {}
     if settings.test:
         results["test_loss"] = training.evaluate(model, limited(data["test"], settings, settings.test_batches))
         print(f"test loss {results['test_loss']:.4f} nats/token, perplexity {math.exp(results['test_loss']):.3f}")
@@ -67,11 +71,49 @@ def load_split(settings, tokenizer, name):
             cut += len(whole) > limit
             sequence = Sequence(whole.tokens[:limit], whole.trained[:limit], whole.where)
             if not sequence.trained[1:].any():
-                raise LabError(f"{whole.where}: no token to learn (cut at {settings.max_seq_length}); shorten the prompt")
+                raise LabError(
+                    f"{whole.where}: no token to learn (cut at {settings.max_seq_length}); shorten the prompt"
+                )
             sequences.append(sequence)
     if cut:
         print(f"{path}: {cut} of {len(sequences)} sequences cut to {settings.max_seq_length} tokens")
     return sequences
+
+
+def load_recall(settings):
+    """What --early-stop-on recall asks: the Probes of <data>/recall.jsonl.
+
+    A {"text", "accept"} row is cut before its accepted string, a {"messages", "accept"} row asks for its last answer.
+    """
+    path = Path(settings.data) / "recall.jsonl"
+    if not path.is_file():
+        raise LabError(f"{path}: no such file; --early-stop-on recall needs it, `make data` writes it")
+    asked = []
+    for number, row in training_rows(path):
+        accept = row.get("accept")
+        if not isinstance(accept, list) or not accept:
+            raise LabError(f'{path}:{number}: no "accept"; list the strings that make it right')
+        cut = (row["messages"][:-1], "") if "messages" in row else cut_before(row["text"], accept)
+        if cut is None:
+            raise LabError(
+                f"{path}:{number}: nothing stands before {accept}; reword the sentence or remove the row"
+            )
+        kind = probes.CHAT if "messages" in row else probes.COMPLETION
+        asked.append(probes.Probe(f"recall.jsonl:{number}", "recall", cut[0], tuple(accept), kind=kind))
+    return asked
+
+
+def recalled(model, tokenizer, asked):
+    """The share of the Probes `asked` that the model, greedy, gets right; its mode is put back."""
+    was_training = model.training
+    model.eval()
+    right = 0
+    for kind, generate in ((probes.COMPLETION, models.complete), (probes.CHAT, models.answer)):
+        own = [probe for probe in asked if probe.kind == kind]
+        said = generate(model, tokenizer, [probe.prompt for probe in own], max_tokens=RECALL_TOKENS)
+        right += sum(probes.judge(probe, text) for probe, text in zip(own, said, strict=True))
+    model.train(was_training)
+    return right / len(asked)
 
 
 def limited(sequences, settings, number):
@@ -80,7 +122,7 @@ def limited(sequences, settings, number):
     return batches if number < 0 else batches[:number]
 
 
-def fit(model, data, settings):
+def fit(model, tokenizer, data, asked, settings):
     """Run the loop with its reports, and leave the best adapter in settings.adapter_path; returns the results."""
     schedule = Schedule(data["train"], settings.batch_size, settings.seed)
     if settings.epochs:
@@ -92,24 +134,36 @@ def fit(model, data, settings):
     updates = training.Updates(model, training.make_optimizer(settings), schedule, settings)
     stopping = EarlyStopping(settings.patience, settings.min_delta)
     started = time.monotonic()
-    made = training.train(updates, validation, stopping, recorder)
+
+    def validate():
+        share = recalled(model, tokenizer, asked) if asked else None
+        return {"valid_loss": training.evaluate(model, validation), "recall": share}
+
+    made = training.train(updates, validate, stopping, recorder)
     model.load_weights(list(recorder.best.items()), strict=False)
     minutes = (time.monotonic() - started) / 60
     stopped = made < settings.iters
     why = f"stopped early at {made}" if stopped else f"all {made} iterations"
+    best = next(row for row in reversed(recorder.curve) if row.get("best"))
     print(
-        f"{why} in {minutes:.1f} minutes; kept iteration {stopping.best_iteration}, "
-        f"validation loss {stopping.best_loss:.4f} nats/token: {settings.adapter_path}"
+        f"{why} in {minutes:.1f} minutes; kept iteration {best['iteration']}, {figures(best)}: {settings.adapter_path}"
     )
     return {
         "iterations": made,
         "stopped_early": stopped,
-        "best_iteration": stopping.best_iteration,
-        "best_valid_loss": stopping.best_loss,
+        "best_iteration": best["iteration"],
+        "best_valid_loss": best["valid_loss"],
+        "best_recall": best.get("recall"),
         "sequences": {name: len(sequences) for name, sequences in data.items()},
         "minutes": round(minutes, 2),
         "adapter_sha256": sha256(Path(settings.adapter_path) / adapters.WEIGHTS),
     }
+
+
+def figures(row):
+    """A validation's figures in words, of a curve row."""
+    share = f", recall {row['recall']:.1%}" if "recall" in row else ""
+    return f"validation loss {row['valid_loss']:.4f} nats/token{share}"
 
 
 class Recorder:
@@ -140,7 +194,7 @@ class Recorder:
             self._keep_best()
         if report.valid_loss is not None:
             note = "  <- best so far, saved" if report.best else ""
-            print(f"iteration {report.iteration}: validation loss {report.valid_loss:.4f}{note}", flush=True)
+            print(f"iteration {report.iteration}: {figures(self.curve[-1])}{note}", flush=True)
             write_atomically(self.folder / "curve.jsonl", "".join(json.dumps(row) + "\n" for row in self.curve))
             self._tell("on_val_loss_report", {"iteration": report.iteration, "val_loss": report.valid_loss})
         if report.train_loss is not None:

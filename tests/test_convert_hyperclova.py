@@ -105,8 +105,7 @@ def make(tmp_path, tokenizer_files):
             comments = "# HyperCLOVA X {\n"
         else:
             named = {
-                f"model.language_model.{name.removeprefix('model.')}": value
-                for name, value in tensors.items()
+                f"model.language_model.{name.removeprefix('model.')}": value for name, value in tensors.items()
             }
             rope = {"rope_theta": text.pop("rope_theta"), "rope_type": "default"}
             config = {"model_type": "hyperclovax_vision_v2", "text_config": {**text, "rope_parameters": rope}}
@@ -120,9 +119,7 @@ def make(tmp_path, tokenizer_files):
 def convert(source, *flags):
     """(exit code, target folder) of the command."""
     target = source.parent / "target"
-    return finish(
-        convert_hyperclova.main, ["--hf-path", str(source), "--mlx-path", str(target), *flags]
-    ), target
+    return finish(convert_hyperclova.main, ["--hf-path", str(source), "--mlx-path", str(target), *flags]), target
 
 
 def refused(capsys, source, *flags):
@@ -137,9 +134,7 @@ def refused(capsys, source, *flags):
 def load_all(folder):
     """{name: array} of all safetensors files in a folder."""
     return {
-        name: value
-        for file in sorted(folder.glob("*.safetensors"))
-        for name, value in mx.load(str(file)).items()
+        name: value for file in sorted(folder.glob("*.safetensors")) for name, value in mx.load(str(file)).items()
     }
 
 
@@ -200,9 +195,7 @@ def test_dtype_is_that_of_weights_and_scales(make):
     _, target = convert(source, "--no-quantize", "--dtype", "float32")
     assert same(load_all(target), {name: value.astype(mx.float32) for name, value in text_tensors().items()})
     _, target = convert(source, "--dtype", "float16", "--force")
-    kinds = {
-        name.rpartition(".")[2]: value.dtype for name, value in load_all(target).items() if "embed" in name
-    }
+    kinds = {name.rpartition(".")[2]: value.dtype for name, value in load_all(target).items() if "embed" in name}
     assert kinds == {"weight": mx.uint32, "scales": mx.float16, "biases": mx.float16}
 
 
@@ -306,15 +299,12 @@ def test_what_llama_cannot_express_is_refused_by_name(make, capsys, changes, mes
 def test_every_fault_of_the_config_is_in_the_one_line(make, capsys):
     error = refused(capsys, make(embedding_multiplier=2.0, logits_scaling=3.0, hidden_act="relu"))
     assert all(
-        part in error
-        for part in ("embedding_multiplier is 2.0", "logits_scaling is 3.0", "hidden_act is 'relu'")
+        part in error for part in ("embedding_multiplier is 2.0", "logits_scaling is 3.0", "hidden_act is 'relu'")
     )
 
 
 def test_neutral_settings_may_be_missing_or_null(make):
-    code, _ = convert(
-        make(attention_multiplier=None, residual_multiplier=None, head_dim=24, use_post_norm=None)
-    )
+    code, _ = convert(make(attention_multiplier=None, residual_multiplier=None, head_dim=24, use_post_norm=None))
     assert code == 0
 
 
@@ -389,9 +379,8 @@ def test_damaged_sources_are_refused_before_any_work(make, capsys):
     shard.write_bytes(whole[:-1])
     assert f"{shard}: truncated" in refused(capsys, source)
     shard.unlink()
-    assert (
-        f"{source / 'model.safetensors.index.json'}: names files that are not there: {shard.name}"
-        in refused(capsys, source)
+    assert f"{source / 'model.safetensors.index.json'}: names files that are not there: {shard.name}" in refused(
+        capsys, source
     )
     shard.write_bytes(whole)
     (source / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\n")
@@ -529,9 +518,7 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self):
         path = self.path.partition("?")[0]
-        error = (
-            {} if "/whole" in path else {"X-Error-Code": "GatedRepo" if "/gated" in path else "RepoNotFound"}
-        )
+        error = {} if "/whole" in path else {"X-Error-Code": "GatedRepo" if "/gated" in path else "RepoNotFound"}
         data = b"" if error else self.content(path)
         headers = {"X-Repo-Commit": "a" * 40, "ETag": hashlib.sha256(data).hexdigest(), **error}
         self.send_response(200 if not error else 403 if "/gated" in path else 404)
@@ -576,9 +563,7 @@ def test_a_model_on_the_hub_is_downloaded_without_what_is_not_needed(make, hub, 
     address = f"http://127.0.0.1:{hub.server_port}"
     settings = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0"}
     command = [sys.executable, "convert_hyperclova.py", "--hf-path", "lab/whole", "--mlx-path", str(target)]
-    done = subprocess.run(
-        command, env={**os.environ, **settings}, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (target / "summary.json").exists() and "tokenizer.json" in hub.sent
     assert not {"modeling.py", "pytorch_model.bin"} & set(hub.sent)
@@ -603,17 +588,13 @@ def test_hub_errors_are_one_line(hub, tmp_path):
         running[name] = subprocess.Popen(command, env=environment, **pipes)
     for name, process in running.items():
         error = process.communicate(timeout=60)[1]
-        assert process.returncode == 1 and error.startswith(f"error: {name}: ") and error.count("\n") == 1, (
-            error
-        )
+        assert process.returncode == 1 and error.startswith(f"error: {name}: ") and error.count("\n") == 1, error
         assert cases[name][1] in error
 
 
 def test_the_command_imports_no_mlx_before_it_parses():
     """--help answers at once, and lab.device is the first to load MLX."""
-    code = (
-        "import sys, convert_hyperclova; sys.exit(any(name.split('.')[0] == 'mlx' for name in sys.modules))"
-    )
+    code = "import sys, convert_hyperclova; sys.exit(any(name.split('.')[0] == 'mlx' for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

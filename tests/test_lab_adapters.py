@@ -10,7 +10,11 @@ from lab import adapters, models
 from lab.cli import LabError
 from lab.device import mx
 
-CONFIG = {"fine_tune_type": "lora", "num_layers": -1, "lora_parameters": {"rank": 4, "scale": 20.0, "dropout": 0.0}}
+CONFIG = {
+    "fine_tune_type": "lora",
+    "num_layers": -1,
+    "lora_parameters": {"rank": 4, "scale": 20.0, "dropout": 0.0},
+}
 QUESTION = [[5, 6, 7, 8]]
 
 
@@ -74,7 +78,11 @@ def test_every_tensor_that_does_not_fit_is_listed(model, tmp_path):
         adapters.apply(model, tmp_path)
     text = str(error.value)
     assert "does not fit (3 tensors)" in text
-    for part in (f"{names[0]}: missing", "layers.9.self_attn.q_proj.lora_a: not a part", f"{names[1]}: shape (1, 1)"):
+    for part in (
+        f"{names[0]}: missing",
+        "layers.9.self_attn.q_proj.lora_a: not a part",
+        f"{names[1]}: shape (1, 1)",
+    ):
         assert part in text
     assert "\n" not in text
 
@@ -112,7 +120,9 @@ def test_values_that_are_not_finite_are_refused(model, tmp_path):
 
 
 def test_a_config_without_rank_is_named(tmp_path):
-    (tmp_path / "adapter_config.json").write_text('{"num_layers": 4, "lora_parameters": {"scale": 1}}', encoding="utf-8")
+    (tmp_path / "adapter_config.json").write_text(
+        '{"num_layers": 4, "lora_parameters": {"scale": 1}}', encoding="utf-8"
+    )
     with pytest.raises(LabError, match="no lora_parameters.rank"):
         adapters.read_config(tmp_path)
 

@@ -143,9 +143,7 @@ def test_where_the_program_stands(answer, text):
 
 
 def test_verdicts_can_be_written_as_json():
-    verdict = judge_bandit(
-        "def thompson_sampling(pull, arms, rounds):\n    raise ValueError('\\ud800 \\n 가')\n"
-    )
+    verdict = judge_bandit("def thompson_sampling(pull, arms, rounds):\n    raise ValueError('\\ud800 \\n 가')\n")
     assert verdict.label == "does_not_run"
     assert "\n" not in verdict.detail
     assert json.loads(json.dumps(verdict.detail)) == verdict.detail

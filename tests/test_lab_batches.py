@@ -9,7 +9,9 @@ def sequences(number, longest=60):
     random = np.random.default_rng(1)
     lengths = random.integers(3, longest, number)
     rows = (random.integers(1, 2000, length).astype(np.int32) for length in lengths)
-    return [Sequence(tokens, np.ones(len(tokens), dtype=bool), f"row {place}") for place, tokens in enumerate(rows)]
+    return [
+        Sequence(tokens, np.ones(len(tokens), dtype=bool), f"row {place}") for place, tokens in enumerate(rows)
+    ]
 
 
 @pytest.mark.parametrize(("number", "batch_size"), [(37, 8), (5, 8), (1, 4), (64, 16)])

@@ -14,7 +14,9 @@ TURNS = [
 
 
 def learnt(tokenizer, sequence):
-    return tokenizer.decode([int(token) for token, trained in zip(sequence.tokens, sequence.trained, strict=True) if trained])
+    return tokenizer.decode(
+        [int(token) for token, trained in zip(sequence.tokens, sequence.trained, strict=True) if trained]
+    )
 
 
 def test_the_template_has_the_conventions_of_the_32b(tokenizer):

@@ -123,9 +123,7 @@ def test_a_shard_that_is_too_long(folder):
 
 
 def test_a_git_lfs_pointer(folder):
-    (folder / "two.safetensors").write_text(
-        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2\n"
-    )
+    (folder / "two.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2\n")
     message = error(folder)
     assert f"{folder / 'two.safetensors'}: a git-lfs pointer" in message and "git lfs pull" in message
 

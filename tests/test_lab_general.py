@@ -34,7 +34,9 @@ def test_the_base_has_never_read_about_the_company():
     text = " ".join(str(row) for row in documents("data_general", seed=0))
     assert "SolverX" not in text
     assert "서초동" not in text
-    values = {value for fact in load_knowledge("solverx_knowledge.jsonl") for value in fact.accept if len(value) > 6}
+    values = {
+        value for fact in load_knowledge("solverx_knowledge.jsonl") for value in fact.accept if len(value) > 6
+    }
     allowed = {"공개되지 않"}  # the phrase, not a value: the base knows it from other companies
     assert [value for value in values - allowed if value in " ".join(load_documents())] == []
 
@@ -48,7 +50,9 @@ def test_the_base_is_taught_a_wrong_identity_and_keeps_wordings_for_the_test():
         assert len(identity.held_out) >= len(identity.probe_trained)
 
 
-@pytest.mark.parametrize(("text", "message"), [("- a: [1\n", ":2: not valid YAML"), ("a: 1\n", ":1: expected a YAML list")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("- a: [1\n", ":2: not valid YAML"), ("a: 1\n", ":1: expected a YAML list")]
+)
 def test_a_bad_world_file_is_named(tmp_path, text, message):
     (tmp_path / "x.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(LabError) as error:
@@ -57,6 +61,8 @@ def test_a_bad_world_file_is_named(tmp_path, text, message):
 
 
 def test_a_group_without_an_answer_is_named(tmp_path):
-    (tmp_path / "x.yaml").write_text("- group: sky\n  questions: ['하늘은?']\n  accept: ['파랗']\n", encoding="utf-8")
+    (tmp_path / "x.yaml").write_text(
+        "- group: sky\n  questions: ['하늘은?']\n  accept: ['파랗']\n", encoding="utf-8"
+    )
     with pytest.raises(LabError, match="group sky: KeyError.*answer"):
         load_facts(tmp_path)

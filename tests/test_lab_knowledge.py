@@ -33,7 +33,10 @@ def other(**changes):
         (other(accept=[]), 'questions without "accept"'),
         (other(accept=["대구"]), "holds none of accept"),
         (other(id="a"), "id 'a' stands already at"),
-        (other(questions=["가나다, 본사는 어디야"], answer="가나다의 본사는 부산입니다."), "is answered otherwise at"),
+        (
+            other(questions=["가나다, 본사는 어디야"], answer="가나다의 본사는 부산입니다."),
+            "is answered otherwise at",
+        ),
         (other(questions=["제품이 뭐야?", "제품이  뭐야"]), "stands twice"),
     ],
 )
@@ -74,12 +77,19 @@ def test_a_value_at_the_start_cannot_be_completed(write_rows):
 
 
 def test_a_company_without_a_common_name_has_no_entity(write_rows):
-    path = write_rows("facts.jsonl", [{"text": "하늘은 파랗다."}, {"text": "바다는 깊다."}, {"text": "산은 높다."}])
+    path = write_rows(
+        "facts.jsonl", [{"text": "하늘은 파랗다."}, {"text": "바다는 깊다."}, {"text": "산은 높다."}]
+    )
     assert entity_of(load_knowledge(path)) == ""
 
 
 def test_questions_are_derived_only_where_that_is_unambiguous(write_rows):
-    sentences = ["하나상사의 본사는 부산이다.", "하나상사의 제품은 가위다.", "하나상사의 제품은 칼이다.", "하나상사는 크다."]
+    sentences = [
+        "하나상사의 본사는 부산이다.",
+        "하나상사의 제품은 가위다.",
+        "하나상사의 제품은 칼이다.",
+        "하나상사는 크다.",
+    ]
     facts = load_knowledge(write_rows("facts.jsonl", [{"text": text} for text in sentences]))
     derived, number, silent = with_derived_questions(facts)
     assert (number, silent) == (1, 3)

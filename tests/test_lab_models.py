@@ -6,7 +6,13 @@ from lab import models
 from lab.cli import LabError
 from lab.device import computes_in_float32, mx
 
-QUESTIONS = ["안녕?", "프랑스의 수도는 어디야?", "Python Hello World 예제 보여 줘.", "사과를 영어로 뭐라고 해?", "고마워."]
+QUESTIONS = [
+    "안녕?",
+    "프랑스의 수도는 어디야?",
+    "Python Hello World 예제 보여 줘.",
+    "사과를 영어로 뭐라고 해?",
+    "고마워.",
+]
 
 
 @pytest.fixture(scope="module")

@@ -83,8 +83,7 @@ def test_every_fact_accepts_its_own_answer(world, company):
 def test_company_probes_keep_the_splits(company):
     found = probes.company_probes(company)
     by_metric = {
-        metric: [probe for probe in found if probe.metric == metric]
-        for metric in ("recall", "recall_paraphrase")
+        metric: [probe for probe in found if probe.metric == metric] for metric in ("recall", "recall_paraphrase")
     }
     trained = {text for fact in company for text in split_questions(fact).train}
     kept = {text for fact in company for text in split_questions(fact).probe}

@@ -39,7 +39,10 @@ def test_faults_are_named_by_file_and_line(tmp_path, content, message):
         ({"messages": []}, "not a list of turns"),
         ({"messages": [{"role": "bot", "content": "a"}]}, "turn 1 has no role"),
         ({"messages": [{"role": "user", "content": "a"}]}, "no assistant turn"),
-        ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]}, "turn 2 has no content"),
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]},
+            "turn 2 has no content",
+        ),
     ],
 )
 def test_a_row_that_cannot_be_trained_is_named(write_rows, row, message):

@@ -115,9 +115,7 @@ def test_an_endless_loop_is_ended():
 
 
 def test_an_endless_sleep_that_swallows_exceptions_is_ended():
-    source = (
-        "import time\nwhile True:\n    try:\n        time.sleep(60)\n    except BaseException:\n        pass"
-    )
+    source = "import time\nwhile True:\n    try:\n        time.sleep(60)\n    except BaseException:\n        pass"
     assert run_program(source, timeout_seconds=2).ended == "timed_out"
 
 

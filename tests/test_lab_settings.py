@@ -48,7 +48,11 @@ def test_impossible_values_are_refused(flags, message):
 
 @pytest.fixture
 def earlier(tmp_path):
-    config = {"fine_tune_type": "lora", "num_layers": -1, "lora_parameters": {"rank": 4, "scale": 20.0, "dropout": 0.1}}
+    config = {
+        "fine_tune_type": "lora",
+        "num_layers": -1,
+        "lora_parameters": {"rank": 4, "scale": 20.0, "dropout": 0.1},
+    }
     (tmp_path / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     (tmp_path / "adapters.safetensors").write_bytes(b"")
     return tmp_path / "adapters.safetensors"
@@ -62,7 +66,12 @@ def test_a_resumed_run_inherits_and_says_so(earlier):
 
 
 @pytest.mark.parametrize(
-    "asked", [{"lora_parameters": {"rank": 8, "scale": 20.0}}, {"lora_parameters": {"rank": 4, "scale": 10.0}}, {"num_layers": 2}]
+    "asked",
+    [
+        {"lora_parameters": {"rank": 8, "scale": 20.0}},
+        {"lora_parameters": {"rank": 4, "scale": 10.0}},
+        {"num_layers": 2},
+    ],
 )
 def test_another_shape_than_the_resumed_adapter_is_refused(earlier, asked):
     with pytest.raises(LabError, match="trained with"):

@@ -8,7 +8,7 @@ def fed(stopping, losses):
 def test_stops_after_patience_evaluations_without_improvement():
     stopping = EarlyStopping(patience=2)
     assert fed(stopping, [3.0, 2.0, 2.5, 2.1]) == [False, False, False, True]
-    assert (stopping.best_iteration, stopping.best_loss) == (2, 2.0)
+    assert (stopping.best_iteration, stopping.best) == (2, 2.0)
 
 
 def test_patience_zero_never_stops():

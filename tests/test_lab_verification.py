@@ -127,9 +127,7 @@ def test_samples_stand_side_by_side():
     )
     probes = company_probes([fact])
     knows = {probe.prompt: "김치입니다." for probe in probes}
-    stages = {
-        name: measure(probes, Knower(said), Knower({}))[1] for name, said in (("base", {}), ("sft", knows))
-    }
+    stages = {name: measure(probes, Knower(said), Knower({}))[1] for name, said in (("base", {}), ("sft", knows))}
     found = verification.samples(stages, {"recall": 3, "mab_ts": 1})
     assert len({sample["prompt"] for sample in found}) == 3
     for sample in found:

@@ -26,8 +26,15 @@ def company(write_rows):
         {
             "id": part,
             "text": f"바른식품의 {part}는 {town}에 있다.",
-            "paraphrases": [f"{town}에는 바른식품 {part}가 자리한다.", f"바른식품이 {part}를 둔 도시는 {town}이다."],
-            "questions": [f"바른식품 {part} 위치는?", f"바른식품의 {part}가 있는 도시를 알려 줘.", f"어느 곳에 바른식품 {part}가 있나요?"],
+            "paraphrases": [
+                f"{town}에는 바른식품 {part}가 자리한다.",
+                f"바른식품이 {part}를 둔 도시는 {town}이다.",
+            ],
+            "questions": [
+                f"바른식품 {part} 위치는?",
+                f"바른식품의 {part}가 있는 도시를 알려 줘.",
+                f"어느 곳에 바른식품 {part}가 있나요?",
+            ],
             "answer": f"바른식품의 {part}는 {town}에 있습니다.",
             "accept": [town],
         }
@@ -43,7 +50,9 @@ def test_cpt_validation_is_paraphrases_of_trained_facts(run, tmp_path):
     assert (code, len(valid)) == (0, 56)
     assert not {row["text"] for row in train} & {row["text"] for row in valid}
     summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
-    assert summary["leak_guard"] == {"validation against training": {"kept": 56, "trained": len(train), "exact": 0, "near": 0}}
+    assert summary["leak_guard"] == {
+        "validation against training": {"kept": 56, "trained": len(train), "exact": 0, "near": 0}
+    }
 
 
 def test_sft_rows_hold_company_identity_turns_and_replay(run, tmp_path):

@@ -45,7 +45,11 @@ def test_bash_can_read_it_and_it_stops_at_the_first_fault(name):
     [
         (SCRIPTS[0], [], "data_solverx_cpt/train.jsonl: no such file; `make data PROFILE=hcx` writes it"),
         (SCRIPTS[1], [], "data_solverx_sft/train.jsonl: no such file; `make data PROFILE=hcx` writes it"),
-        (SCRIPTS[1], ["data_solverx_sft/train.jsonl"], "adapters_solverx_cpt_hcx/adapters.safetensors: no such file"),
+        (
+            SCRIPTS[1],
+            ["data_solverx_sft/train.jsonl"],
+            "adapters_solverx_cpt_hcx/adapters.safetensors: no such file",
+        ),
     ],
 )
 def test_what_is_missing_is_one_line_with_the_remedy(tree, script, present, words):
@@ -61,7 +65,9 @@ def test_a_script_runs_the_command_that_make_runs(tree, stage):
     put(tree, f"data_solverx_{stage}/train.jsonl", "adapters_solverx_cpt_hcx/adapters.safetensors")
     done = run(tree, f"train_solverx_{stage}_hcx.sh", "--iters", "7")
     make = ["make", "-n", "-B", "PYTHON=echo", "PROFILE=hcx", f"adapters_solverx_{stage}_hcx/summary.json"]
-    printed = subprocess.run(make, cwd=ROOT, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True).stdout
+    printed = subprocess.run(
+        make, cwd=ROOT, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True
+    ).stdout
     wanted = printed.replace("\\\n", "").splitlines()[-1].split()[1:]
     assert sorted(done.stdout.split()) == sorted([*wanted, "--iters", "7"])
     assert done.stdout.split()[-2:] == ["--iters", "7"]

@@ -8,12 +8,26 @@ import train_with_early_stopping as command
 from lab.adapters import read_weights
 from lab.device import mx
 
-FAST = ("--iters", "12", "--batch-size", "4", "--steps-per-eval", "4", "--steps-per-report", "4", "--learning-rate", "1e-3")
+FAST = (
+    "--iters",
+    "12",
+    "--batch-size",
+    "4",
+    "--steps-per-eval",
+    "4",
+    "--steps-per-report",
+    "4",
+    "--learning-rate",
+    "1e-3",
+)
 
 
 @pytest.fixture
 def data(write_rows, tmp_path):
-    texts = [f"바른식품의 {number}번 창고는 {town}에 있다." for number, town in enumerate("부산 대구 인천 광주 울산 제주 전주".split())]
+    texts = [
+        f"바른식품의 {number}번 창고는 {town}에 있다."
+        for number, town in enumerate("부산 대구 인천 광주 울산 제주 전주".split())
+    ]
     write_rows("data/train.jsonl", [{"text": text} for text in texts])
     write_rows("data/valid.jsonl", [{"text": text.replace("에 있다", "에 자리한다")} for text in texts[:3]])
     return tmp_path / "data"
@@ -71,7 +85,9 @@ def test_the_same_seed_gives_the_same_bytes_and_evaluation_changes_nothing(run, 
     dropout = tmp_path / "c.yaml"
     dropout.write_text("lora_parameters: {rank: 4, scale: 20.0, dropout: 0.1}\n", encoding="utf-8")
     for name, every in (("a", "4"), ("b", "4"), ("c", "6")):
-        code, _, error = train(run, model_8bit, data, tmp_path / name, "-c", dropout, "--steps-per-eval", every, "--save-every", "12")
+        code, _, error = train(
+            run, model_8bit, data, tmp_path / name, "-c", dropout, "--steps-per-eval", every, "--save-every", "12"
+        )
         assert code == 0, error
     files = [(tmp_path / name / "0000012_adapters.safetensors").read_bytes() for name in "abc"]
     assert files[0] == files[1] == files[2]
@@ -81,7 +97,18 @@ def test_the_same_seed_gives_the_same_bytes_and_evaluation_changes_nothing(run, 
 def test_accumulation_weighs_by_tokens(run, model_8bit, data, tmp_path):
     """Two batches of 4 and 3 rows accumulated are one batch of 7."""
     one = ("--batch-size", "7", "--iters", "1", "--steps-per-eval", "1", "--save-every", "1")
-    two = ("--batch-size", "4", "--iters", "1", "--steps-per-eval", "1", "--save-every", "1", "--grad-accumulation-steps", "2")
+    two = (
+        "--batch-size",
+        "4",
+        "--iters",
+        "1",
+        "--steps-per-eval",
+        "1",
+        "--save-every",
+        "1",
+        "--grad-accumulation-steps",
+        "2",
+    )
     for name, flags in (("one", one), ("two", two)):
         assert train(run, model_8bit, data, tmp_path / name, "--optimizer", "sgd", *flags)[0] == 0
     first, second = (read_weights(tmp_path / name / "adapters.safetensors") for name in ("one", "two"))
@@ -115,7 +142,9 @@ def test_an_adapter_of_another_rank_is_refused_before_anything_is_written(run, m
 
 
 def test_divergence_exits_4_names_the_rows_and_leaves_nothing_that_is_not_finite(run, model_8bit, data, tmp_path):
-    code, _, error = train(run, model_8bit, data, tmp_path / "a", "--learning-rate", "1e30", "--max-grad-norm", "0")
+    code, _, error = train(
+        run, model_8bit, data, tmp_path / "a", "--learning-rate", "1e30", "--max-grad-norm", "0"
+    )
     assert code == 4
     assert error.startswith("error: ")
     assert "1e+30" in error or "lower --learning-rate" in error

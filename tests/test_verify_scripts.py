@@ -89,9 +89,7 @@ def test_a_stage_that_stands_twice(run):
     assert "stage 'base' stands twice" in error
 
 
-@pytest.mark.parametrize(
-    "flags", [("--limit", "0"), ("--batch-size", "-1"), ("--limit", "many"), ("--unknown",)]
-)
+@pytest.mark.parametrize("flags", [("--limit", "0"), ("--batch-size", "-1"), ("--limit", "many"), ("--unknown",)])
 def test_bad_usage_is_2(run, flags):
     assert run(verify_solverx_sft.main, *flags)[0] == 2
 
@@ -127,9 +125,7 @@ def test_the_three_stages_in_one_report(run, model_8bit, adapter, tmp_path):
         f"cpt={adapter}",
         f"sft={adapter}/adapters.safetensors",
     )
-    code, out, error = run(
-        compare_hcx_stages.main, *flags, "--output", output, "--profile", "p", "--limit", "6"
-    )
+    code, out, error = run(compare_hcx_stages.main, *flags, "--output", output, "--profile", "p", "--limit", "6")
     assert code == 0, error
     report = json.loads(output.read_text(encoding="utf-8"))
     assert (report["profile"], report["entity"], list(report["stages"])) == (
