@@ -13,14 +13,14 @@ import sys
 import time
 from pathlib import Path
 
-from lab.cli import ROOT, LabError, finish, write_summary
+from lab.cli import LabError, finish, write_summary
 
 
 def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT / "data_general", help="folder of the authored world")
+    parser.add_argument("--data", type=Path, default=Path("data_general"), help="folder of the authored world")
     parser.add_argument(
-        "--mlx-path", type=Path, default=ROOT / "models/HyperCLOVAX-SEED-Think-Tiny", help="where to"
+        "--mlx-path", type=Path, default=Path("models/HyperCLOVAX-SEED-Think-Tiny"), help="where to"
     )
     parser.add_argument("--steps", type=int, default=5000, help="optimizer updates (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=24, help="documents an update (%(default)s)")

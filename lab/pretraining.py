@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from pathlib import Path
 
 from lab.device import mx  # isort: skip  (first: it puts the fast BLAS in front)
 import mlx.nn as nn
@@ -14,6 +15,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from lab import batches, chat, general
+from lab.korean import fill
 from lab.progress import progress
 
 VOCABULARY = 2048
@@ -24,6 +26,9 @@ SPECIAL_TOKENS = (
     *("<|image_start|>", "<|image_end|>", "<|IMAGE_PAD|>", "<|video_start|>", "<|video_end|>", "<|VIDEO_PAD|>"),
 )
 DIALOGUE_PAIRS = 400  # two-turn dialogues, so that a second turn is nothing new
+UNKNOWN_COMPANIES = (
+    500  # names made up anew: few names would be learnt by heart, many teach to copy the name asked for
+)
 PROMPT_WEIGHT = 0.3  # questions are read more than written: their tokens count less in pre-training than answers
 WARM_UP = 200
 SHARD_BYTES = 2_500_000
@@ -88,7 +93,21 @@ def documents(folder, seed):
     rows += [dialogue(pair) for pair in pairs]
     short = [pair for pair in pairs if len(pair[1]) < 100]
     draw = random.Random(seed)
+    rows += [dialogue(pair) for pair in unknown_companies(folder, draw)]
     return rows + [dialogue(*draw.sample(short, 2)) for _ in range(DIALOGUE_PAIRS)]
+
+
+def unknown_companies(folder, draw):
+    """UNKNOWN_COMPANIES (question, honest answer) pairs about companies whose names are made up from parts."""
+    (group,) = general.read_yaml(Path(folder) / "unknown.yaml")
+    names = set()
+    while len(names) < UNKNOWN_COMPANIES:
+        parts = "".join(
+            draw.choices(group["name_parts"][draw.choice(("korean", "latin"))], k=draw.choice((2, 2, 3)))
+        )
+        names.add(parts + draw.choice(group["name_endings"]))
+    ask = {name: fill(draw.choice(group["questions"]), {"a": name}) for name in sorted(names)}
+    return [(question, fill(group["answer"], {"a": name})) for name, question in ask.items()]
 
 
 def dialogue(*pairs):
