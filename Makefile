@@ -90,7 +90,7 @@ $(SFT_DATA)/summary.json: $(KNOWLEDGE) $(GENERAL) configs/data.yaml $(call if_ot
 convert: $(MODEL)/summary.json ## the checkpoint's text part, in 8 bit
 
 # Where the checkpoint is missing the command says how to get it; once converted, it may be deleted.
-$(MODEL)/summary.json: $(wildcard $(HF_MODEL)/config.json) | $(INSTALLED)
+$(MODEL)/summary.json: $(wildcard $(HF_MODEL)/*) | $(INSTALLED)
 	$(PYTHON) convert_hyperclova.py --hf-path $(HF_MODEL) --mlx-path $(MODEL) --q-bits 8 --q-group-size 64 --force
 
 cpt: $(CPT)/summary.json ## continued pre-training on the company's sentences

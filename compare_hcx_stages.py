@@ -4,17 +4,18 @@ table.
   python compare_hcx_stages.py --profile hcx --output runs/hcx/report.json \\
       --adapter-path base cpt=adapters_solverx_cpt_hcx sft=adapters_solverx_sft_hcx
   python compare_hcx_stages.py --report runs/hcx/report.json      (only prints the table)
+  python compare_hcx_stages.py --report runs/tiny/report.json --check configs/tiny/bounds.yaml
 
 Beside the report stands answers_STAGE.jsonl with every prompt, answer and judgement.
 
-Exit codes: 0 done, 1 bad input, 2 bad usage.
+Exit codes: 0 done, 1 bad input, 2 bad usage, 3 a bound of --check does not hold.
 """
 
 import sys
 from pathlib import Path
 
-from lab import stages
-from lab.cli import finish
+from lab import bounds, stages
+from lab.cli import CheckFailed, finish
 from lab.report import METRICS, read_report, show
 
 
@@ -22,6 +23,8 @@ def parse_args(argv):
     parser = stages.command_parser(__doc__)
     parser.add_argument("--report", type=Path, metavar="FILE.json", help="print this report, measure nothing")
     parser.add_argument("--profile", default="tiny", help="the settings' name, for the report (%(default)s)")
+    text = "bounds that must hold, as in configs/tiny/bounds.yaml"
+    parser.add_argument("--check", type=Path, metavar="FILE.yaml", help=text)
     stages.add_model_flags(parser)
     stages.add_probe_flags(parser)
     args = parser.parse_args(argv)
@@ -29,11 +32,26 @@ def parse_args(argv):
     return args
 
 
+def check(path, report):
+    """Print every bound of the file `path` with its figure. Raises CheckFailed where one does not hold."""
+    named = list(report["stages"])
+    verdicts = [bounds.verdict(bound, report["stages"]) for bound in bounds.read_bounds(path, named)]
+    for line, _ in verdicts:
+        print(line)
+    if failed := sum(not holds for _, holds in verdicts):
+        raise CheckFailed(f"{path}: {failed} of {len(verdicts)} bounds do not hold; they are marked above")
+
+
 def main(argv=None):
     args = parse_args(argv)
     if args.report:
-        show(read_report(args.report))
+        report = read_report(args.report)
+        show(report)
+        if args.check:
+            check(args.check, report)
         return 0
+    if args.check:  # a fault in it is told before the measurement, not after it
+        bounds.read_bounds(args.check, [stage.name for stage in stages.stages_of(args)])
     from lab.records import write_jsonl
 
     content, answers = stages.run(args, tuple(METRICS))
@@ -42,6 +60,8 @@ def main(argv=None):
     stages.save(args, {"profile": args.profile, **content})
     show(read_report(args.output))
     print(f"report: {args.output}")
+    if args.check:
+        check(args.check, read_report(args.output))
     return 0
 
 

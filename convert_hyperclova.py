@@ -19,7 +19,6 @@ from lab import checkpoints, hub, hyperclovax
 from lab.checkpoints import Tensor
 from lab.cli import LabError, finish, write_atomically, write_json, write_summary
 
-SOURCE = "models/HyperCLOVAX-SEED-Think-32B"
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 HASHED_WHOLE = 4e9  # bytes; hashing 66 GB would take longer than to convert them
 
@@ -50,8 +49,8 @@ def parse_args(argv):
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     add = parser.add_argument
-    add("--hf-path", default=SOURCE, help="local folder or hub id (%(default)s)")
-    add("--mlx-path", type=Path, default=Path(f"{SOURCE}-Text-8bit"), help="where to (%(default)s)")
+    add("--hf-path", default=str(hub.SOURCE_32B), help="local folder or hub id (%(default)s)")
+    add("--mlx-path", type=Path, default=hub.HCX, help="where to (%(default)s)")
     switch = {"action": argparse.BooleanOptionalAction, "default": True}
     add("-q", "--quantize", help="quantize (the default), or keep every weight as it is", **switch)
     add("--q-bits", type=int, default=8, choices=(2, 3, 4, 5, 6, 8), help="bits a weight (%(default)s)")

@@ -26,7 +26,7 @@ def parse_args(argv):
 def main(argv=None):
     args = parse_args(argv)
     from lab import leaks
-    from lab.knowledge import completion, load_knowledge, split_sentences
+    from lab.knowledge import load_knowledge, recall_row, split_sentences
     from lab.records import write_jsonl
 
     facts = load_knowledge(args.knowledge)
@@ -44,7 +44,7 @@ def main(argv=None):
     write_jsonl(args.output_dir / "train.jsonl", [{"text": item.text} for item in trained])
     write_jsonl(args.output_dir / "valid.jsonl", [{"text": item.text} for item in kept])
     # What --early-stop-on recall completes: the facts' own first sentences, trained on purpose; see docs/LOG.md.
-    recall = [{"text": fact.texts[0], "accept": list(fact.accept)} for fact in facts if completion(fact)]
+    recall = [row for row in map(recall_row, facts) if row]
     write_jsonl(args.output_dir / "recall.jsonl", recall)
     print(
         f"{args.output_dir}: {len(facts)} facts, {len(trained)} training and {len(kept)} validation sentences, 0 leaks"

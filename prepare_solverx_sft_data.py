@@ -1,4 +1,4 @@
-"""Facts -> dialogues for supervised fine-tuning:  python prepare_solverx_sft_data.py --replay 0.5
+"""Facts -> dialogues for supervised fine-tuning:  python prepare_solverx_sft_data.py --replay 0.4
 
 Writes train.jsonl and valid.jsonl ({"messages"}, or literal ChatML with --format text), recall.jsonl for
 --early-stop-on recall and, last, summary.json: questions and answers of the company, who the model is, dialogues of several turns, and general rows against forgetting. The wordings
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lab.cli import LabError, finish, write_summary
 
-DEFAULTS = {"replay": 0.5, "several_turns": 60, "sentences": False, "seed": 0}
+DEFAULTS = {"replay": 0.4, "several_turns": 60, "sentences": False, "seed": 0}
 
 
 def parse_args(argv):
@@ -26,7 +26,7 @@ def parse_args(argv):
     parser.add_argument("--general", type=Path, default=Path("data_general"), help="general world (%(default)s)")
     parser.add_argument("--output-dir", type=Path, default=Path("data_solverx_sft"), help="where to (%(default)s)")
     parser.add_argument("--output", type=Path, help="where the summary goes (<output-dir>/summary.json)")
-    parser.add_argument("--replay", type=float, help="share of general rows in training, 0 to below 1 (0.5)")
+    parser.add_argument("--replay", type=float, help="share of general rows in training, 0 to below 1 (0.4)")
     parser.add_argument("--several-turns", type=int, help="dialogues of two or three turns (60)")
     parser.add_argument(
         "--sentences", action="store_true", default=None, help="keep the CPT sentences as text rows"
@@ -39,61 +39,73 @@ def parse_args(argv):
 
 
 def settle(args):
-    """Fill what no flag gave from the YAML file, then from DEFAULTS."""
+    """Fill what no flag gave from the YAML file, then from DEFAULTS, and check it."""
     from lab.general import read_settings
 
     given = read_settings(args.config, DEFAULTS) if args.config else {}
     for key, default in DEFAULTS.items():
         if getattr(args, key) is None:
-            setattr(args, key, given.get(key, default))
+            value = given.get(key, default)
+            if type(value) is not type(default) and not (type(default) is float and type(value) is int):
+                raise LabError(f"{args.config}: {key} is {value!r}; it must be of the kind of {default!r}")
+            setattr(args, key, value)
     if not 0 <= args.replay < 1:
         raise LabError(f"--replay {args.replay}: a share of general rows is 0 or more and below 1")
+    if args.several_turns < 0:
+        raise LabError(f"--several-turns {args.several_turns}: a number of dialogues is 0 or more")
+
+
+def kept_apart(parts, world, trained):
+    """The leak guard's counts: validation and every probe against what is trained. Raises LabError for a leak."""
+    from lab import general, leaks
+
+    probes = [turn.wording() for turn in parts["probes"]]
+    for fact in world:
+        probes += [leaks.Wording(text, fact.accept, fact.where) for text in general.split_general(fact).probe]
+    taught = [turn.trained_wording() for turn in trained]
+    valid = parts["valid"]
+    return leaks.guard(
+        {
+            "validation against training": ([turn.wording() for turn in valid], taught),
+            "probes against training": (probes, taught),
+            "probes against validation": (probes, [turn.trained_wording() for turn in valid]),
+        }
+    )
 
 
 def main(argv=None):
     args = parse_args(argv)
     settle(args)
-    from lab import dialogues, general, leaks
+    from lab import dialogues, general
     from lab.knowledge import load_knowledge, split_sentences, with_derived_questions
     from lab.records import write_jsonl
 
     facts, derived, silent = with_derived_questions(load_knowledge(args.knowledge))
     world, identities = general.load_facts(args.general), general.load_identity(args.general)
     company, identity = dialogues.company_turns(facts), dialogues.identity_turns(identities)
-    if not company["train"]:
-        raise LabError(f'{args.knowledge}: no fact has a question and none could be derived; add "questions"')
-    replayed = dialogues.replayed_facts(world)
+    sentences = [{"text": text} for fact in facts if args.sentences for text in split_sentences(fact)[0]]
     domain = company["train"] + identity["train"]
-    wanted = round(args.replay / (1 - args.replay) * (len(domain) + args.several_turns))
+    replayed = dialogues.replayed_facts(world)
+    wanted = round(args.replay / (1 - args.replay) * (len(domain) + args.several_turns + len(sentences)))
     replay = dialogues.replay_turns(replayed, wanted, args.seed)
     if len(replay) < wanted:
-        print(f"warning: {wanted} general rows asked for, data_general has {len(replay)}; taking those")
-    valid = company["valid"] + (dialogues.general_validation(world, replayed) if args.replay else [])
-    trained = [turn.trained_wording() for turn in domain + replay]
-    probes = [turn.wording() for turn in company["probe"] + identity["probe"]]
-    for fact in world:
-        probes += [leaks.Wording(text, fact.accept, fact.where) for text in general.split_general(fact).probe]
-    kept = [turn.wording() for turn in valid]
-    guard = leaks.guard(
-        {
-            "validation against training": (kept, trained),
-            "probes against training": (probes, trained),
-            "probes against validation": (probes, [turn.trained_wording() for turn in valid]),
-        }
-    )
+        print(f"warning: {wanted} general rows asked for, {args.general} has {len(replay)}; taking those")
+    general_valid = dialogues.general_validation(world, replayed) if args.replay else []
+    parts = {"valid": company["valid"] + general_valid, "probes": company["probe"] + identity["probe"]}
+    dialogues.refuse_contradictions(domain + replay + parts["valid"])
+    guard = kept_apart(parts, world, domain + replay)
     rows = [dialogues.messages(turn) for turn in domain + replay]
     rows += dialogues.several_turns(domain + replay, args.several_turns, args.seed)
-    held = [dialogues.messages(turn) for turn in valid or company["train"][::10]]
-    if not valid:
-        print("warning: too few wordings to hold one back, so validation repeats training questions")
+    held = [dialogues.messages(turn) for turn in parts["valid"] or domain[::10]]
+    if not company["valid"]:
+        print("warning: no company wording could be held back, so validation cannot watch the company's questions")
     if args.format == "text":
         rows, held = [dialogues.chatml(row) for row in rows], [dialogues.chatml(row) for row in held]
-    if args.sentences:
-        rows += [{"text": text} for fact in facts for text in split_sentences(fact)[0]]
+    rows += sentences
     random.Random(args.seed).shuffle(rows)
     write_jsonl(args.output_dir / "train.jsonl", rows)
     write_jsonl(args.output_dir / "valid.jsonl", held)
-    recall = [{**dialogues.messages(turn), "accept": list(turn.accept)} for turn in valid]
+    recall = [{**dialogues.messages(turn), "accept": list(turn.accept)} for turn in parts["valid"]]
     write_jsonl(args.output_dir / "recall.jsonl", recall)
     counts = {
         "facts": len(facts),
@@ -101,10 +113,11 @@ def main(argv=None):
         "facts_without_questions": silent,
         "train": len(rows),
         "valid": len(held),
-        "probes": len(probes),
+        "probes": guard["probes against training"]["kept"],
         "company": len(company["train"]),
         "identity": len(identity["train"]),
         "several_turns": args.several_turns,
+        "sentences": len(sentences),
         "replay": len(replay),
     }
     print(f"{args.output_dir}: " + ", ".join(f"{name} {count}" for name, count in counts.items()) + ", leaks 0")

@@ -11,6 +11,7 @@ import time
 
 from lab import stages
 from lab.cli import CheckFailed, finish, read_json, write_summary
+from lab.hub import check_model
 from lab.report import one_line
 
 PROMPTS = (
@@ -61,7 +62,7 @@ def measure(args, model, tokenizer, stage, prompts):
 def main(argv=None):
     args = parse_args(argv)
     named = stages.stages_of(args)
-    stages.check_model(args.model)
+    check_model(args.model)
     print(f"{args.model}: {quantization(args.model)}")
     started = time.monotonic()
     model, tokenizer = stages.load_model(args)

@@ -5,13 +5,16 @@ another rank, in silence; nothing here does.
 """
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab.device import mx  # isort: skip  (first: it puts the fast BLAS in front)
+import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tuner.dora import DoRAEmbedding, DoRALinear
 from mlx_lm.tuner.lora import LoRAEmbedding, LoRALinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
+from safetensors import SafetensorError, safe_open
 
 from lab.cli import LabError, read_json, write_atomically, write_json
 
@@ -56,16 +59,39 @@ def read_weights(file):
     return tensors
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a model object cannot say of itself: whether its folder holds quantized weights, what a full adapter took off.
+
+    No array, list or dict, so that MLX does not take it for parameters.
+    """
+
+    quantized: bool = False
+    replaced: tuple = ()
+
+
+def note_quantization(model, config):
+    """Keep with `model` what its config.json says: on the CPU its layers are dequantized and do not show it."""
+    model.origin = Origin(quantized=any(config.get(key) for key in ("quantization", "quantization_config")))
+
+
+def _origin(model):
+    return getattr(model, "origin", Origin())
+
+
 def add_layers(model, config):
-    """Freeze `model` and give it the trainable parts that an adapter config describes."""
+    """Freeze `model` and give it the trainable parts that an adapter config describes.
+
+    Raises LabError for layers that the model does not have, and for a full adapter on a quantized model.
+    """
     model.freeze()
     if config["num_layers"] > len(model.layers):
         raise LabError(
             f"num_layers {config['num_layers']}: the model has {len(model.layers)}; use at most that, or -1"
         )
     if config["fine_tune_type"] == "full":
-        if any(name.endswith(".scales") for name, _ in tree_flatten(model.parameters())):
-            raise LabError("--fine-tune-type full: the model is quantized; convert it with --no-quantize first")
+        if _origin(model).quantized:
+            raise LabError("fine_tune_type full: the model is quantized; convert it with --no-quantize first")
         for layer in model.layers[-max(config["num_layers"], 0) :]:
             layer.unfreeze()
         return
@@ -73,7 +99,13 @@ def add_layers(model, config):
     linear_to_lora_layers(model, config["num_layers"], config["lora_parameters"], use_dora=use_dora)
     if not tree_flatten(model.trainable_parameters()):
         keys = config["lora_parameters"].get("keys")
-        raise LabError(f"lora_parameters.keys {keys}: no layer of this model has such a name; see `make doctor`")
+        raise LabError(f"lora_parameters.keys {keys}: no layer has such a name; use some of {_layer_names(model)}")
+
+
+def _layer_names(model):
+    """The names that lora_parameters.keys may hold, in words."""
+    kinds = (nn.Linear, nn.QuantizedLinear)
+    return ", ".join(sorted(name for name, part in model.layers[0].named_modules() if isinstance(part, kinds)))
 
 
 def load_weights(model, file):
@@ -97,38 +129,67 @@ def load_weights(model, file):
 
 def apply(model, folder):
     """Put the adapter of `folder` on a bare model, checked."""
-    add_layers(model, read_config(folder))
-    load_weights(model, Path(folder) / WEIGHTS)
+    config, file = read_config(folder), Path(folder) / WEIGHTS
+    if (written := shape_written(file)) not in (None, shape_of(config)):
+        raise LabError(
+            f"{file}: written for {written}, {CONFIG} beside it says {shape_of(config)}; train it again"
+        )
+    add_layers(model, config)
+    bare = tuple(tree_flatten(model.trainable_parameters())) if config["fine_tune_type"] == "full" else ()
+    load_weights(model, file)
+    model.origin = replace(_origin(model), replaced=bare)
     model.eval()
 
 
 def remove(model):
-    """Take every LoRA or DoRA layer off `model`, so that it is the base again."""
+    """Take what `apply` put on off `model`, so that it is the base again."""
     bare = []
     for name, module in model.named_modules():
         if inner := WRAPPERS.get(type(module)):
             bare.append((name, module[inner]))
     if bare:
         model.update_modules(tree_unflatten(bare))
+    origin = _origin(model)
+    if origin.replaced:  # a full adapter: the base's own weights, kept by `apply`
+        model.load_weights(list(origin.replaced), strict=False)
+        model.origin = replace(origin, replaced=())
     model.freeze()
 
 
 def save(folder, tensors, config):
-    """Write an adapter so that at any moment the folder holds the old one or the new one, never half of it.
+    """Write an adapter so that a crash at any moment leaves the old one, the new one, or a pair that `apply` refuses.
 
-    `tensors` is {name: array}; `config` goes to adapter_config.json.
+    `tensors` is {name: array}; `config` goes to adapter_config.json. The file of tensors says for which config it was
+    written, so that new tensors beside an old config (another scale, say) are never used in silence.
     """
     folder = Path(folder)
+    save_tensors(folder / WEIGHTS, tensors, {"lab_shape": shape_of(config)})
     write_json(folder / CONFIG, config)
-    save_tensors(folder / WEIGHTS, tensors)
 
 
-def save_tensors(path, tensors):
+def shape_of(config):
+    """What decides the meaning of an adapter's tensors, as one line of JSON; dropout does not."""
+    parameters = {key: value for key, value in (config.get("lora_parameters") or {}).items() if key != "dropout"}
+    parameters = {key: value for key, value in parameters.items() if value is not None}
+    content = {key: config.get(key) for key in SHAPING} | {"lora_parameters": parameters}
+    return json.dumps(content, sort_keys=True)
+
+
+def shape_written(file):
+    """The shape that an adapter file says it was written for, or None for one that says nothing (mlx-lm's own)."""
+    try:
+        with safe_open(str(file), "numpy") as tensors:
+            return (tensors.metadata() or {}).get("lab_shape")
+    except (OSError, SafetensorError):
+        return None  # read_weights says what is wrong with it
+
+
+def save_tensors(path, tensors, metadata=None):
     """Write {name: array} as one safetensors file, atomically."""
     path = Path(path)
     partial = path.with_name(f".{path.stem}.partial.safetensors")
     try:
-        mx.save_safetensors(str(partial), tensors, metadata={"format": "mlx"})
+        mx.save_safetensors(str(partial), tensors, metadata={"format": "mlx", **(metadata or {})})
         write_atomically(path, partial.read_bytes())
     except RuntimeError as error:
         raise LabError(f"{path}: cannot write ({error}); free the disk or choose another folder") from error

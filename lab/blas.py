@@ -50,19 +50,30 @@ def wheel_library():
 def build_shim():
     """Compile the three-function shim that gives the wheel's OpenBLAS the names MLX asks for.
 
-    Returns its path, or None where there is no wheel or no C compiler. Raises subprocess.CalledProcessError.
+    Returns its path. None, with the reason printed, where it cannot be built: the lab works without, slowly.
     """
+    if sys.prefix == sys.base_prefix:
+        print(f"warning: no BLAS shim: {sys.prefix} is no virtual environment; remedy: `make setup` makes .venv")
+        return None
     library, compiler = wheel_library(), shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if library is None or compiler is None:
         return None
-    with tempfile.TemporaryDirectory(dir=SHIM.parent) as folder:
-        source, built = Path(folder) / "shim.c", Path(folder) / "shim.so"
-        source.write_text(GEMM_SOURCE, encoding="utf-8")
-        command = [compiler, "-O2", "-shared", "-fPIC", "-o", built, source]
-        link = [f"-L{library.parent}", "-lscipy_openblas", f"-Wl,-rpath,{library.parent}"]
-        subprocess.run([*command, *link], check=True)
-        os.replace(built, SHIM)
+    try:
+        with tempfile.TemporaryDirectory(dir=SHIM.parent) as folder:
+            _compile(compiler, library, Path(folder))
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"warning: no BLAS shim: {error}; remedy: {REMEDY}")
+        return None
     return SHIM
+
+
+def _compile(compiler, library, folder):
+    source, built = folder / "shim.c", folder / "shim.so"
+    source.write_text(GEMM_SOURCE, encoding="utf-8")
+    command = [compiler, "-O2", "-shared", "-fPIC", "-o", built, source]
+    link = [f"-L{library.parent}", "-lscipy_openblas", f"-Wl,-rpath,{library.parent}"]
+    subprocess.run([*map(str, command), *link], check=True)
+    os.replace(built, SHIM)
 
 
 def put_fast_blas_in_front():

@@ -8,6 +8,7 @@ past turns), a dialogue of k answers becomes k sequences; where the history is a
 from dataclasses import dataclass
 
 import numpy as np
+from jinja2 import TemplateError
 
 from lab.cli import LabError
 
@@ -30,9 +31,20 @@ def end_tokens(tokenizer):
     return set(many) if isinstance(many, (set, list, tuple)) and many else {tokenizer.eos_token_id}
 
 
-def prompt_tokens(tokenizer, messages, **template):
+def render(tokenizer, messages, where="", **template):
+    """The conversation as text, by the tokenizer's template. Raises LabError at `where` for one that it refuses."""
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, **template)
+    except (TemplateError, ValueError, TypeError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise LabError(
+            f"{where}: the model's chat template refuses this dialogue ({reason}); mend the turns"
+        ) from error
+
+
+def prompt_tokens(tokenizer, messages, where="", **template):
     """The token ids of a conversation that waits for the assistant's answer."""
-    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **template)
+    text = render(tokenizer, messages, where, add_generation_prompt=True, **template)
     return tokenizer.encode(text, add_special_tokens=False)
 
 
@@ -62,7 +74,7 @@ def _dialogue(tokenizer, messages, tools, where, mask_prompt):
     for place, turn in enumerate(messages):
         if turn["role"] != "assistant":
             continue
-        prompt = prompt_tokens(tokenizer, messages[:place], **template)
+        prompt = prompt_tokens(tokenizer, messages[:place], where, **template)
         tokens = prompt + _answer_tokens(tokenizer, messages[: place + 1], where, template)
         trained = [not mask_prompt] * len(prompt) + [True] * (len(tokens) - len(prompt))
         if sequences and list(sequences[-1].tokens) == tokens[: len(sequences[-1])]:
@@ -73,20 +85,32 @@ def _dialogue(tokenizer, messages, tools, where, mask_prompt):
 
 
 def _answer_tokens(tokenizer, messages, where, template):
-    """The last turn as the model should say it: its content, then what the template closes a turn with, to the end token."""
-    content = messages[-1]["content"]
-    rendered = tokenizer.apply_chat_template(messages, tokenize=False, **template)
-    prompt = tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True, tokenize=False, **template)
+    """The last turn as the model should say it: its text, then what closes a turn in the template, to the end token."""
+    rendered = render(tokenizer, messages, where, **template)
+    prompt = render(tokenizer, messages[:-1], where, add_generation_prompt=True, **template)
     if rendered.startswith(prompt):
         answer = rendered[len(prompt) :]
     else:
-        start = rendered.rfind(content.strip())
-        if start < 0:
-            raise LabError(
-                f"{where}: the chat template changes the answer's text; it cannot be trained with this model"
-            )
-        answer = rendered[start:]
+        answer = _apart(tokenizer, messages, rendered, where, template)
     tokens = tokenizer.encode(answer, add_special_tokens=False)
     ends = end_tokens(tokenizer)
     last = next((i for i, token in enumerate(tokens) if token in ends), None)
     return [*tokens, tokenizer.eos_token_id] if last is None else tokens[: last + 1]
+
+
+def _apart(tokenizer, messages, rendered, where, template):
+    """The last answer and its closing out of `rendered`, where the generation prompt is not a prefix of the history.
+
+    A stand-in for the answer shows what the template writes after it.
+    """
+    content, stand_in = messages[-1]["content"].strip(), "answer-stands-here"
+    if messages[-1].get("tool_calls"):
+        raise LabError(f"{where}: this model's chat template cannot train tool calls; remove the row")
+    shown = render(tokenizer, [*messages[:-1], {"role": "assistant", "content": stand_in}], where, **template)
+    closing = shown.rpartition(stand_in)[2]
+    body = rendered[: len(rendered) - len(closing)].rstrip()
+    if not closing or not rendered.endswith(closing) or not body.endswith(content):
+        raise LabError(
+            f"{where}: the chat template changes the answer's text (a think block in it?); give the answer alone"
+        )
+    return content + closing

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 DONE, USER_ERROR, CHECK_FAILED, DIVERGED, STOPPED = 0, 1, 3, 4, 75
+PIPE_CLOSED = 141  # 128 + SIGPIPE, as a shell tells it
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -30,22 +31,18 @@ class Diverged(LabError):
     exit_code = DIVERGED
 
 
-class Stopped(LabError):
-    """Stopped by a signal with everything good kept. Exit code 75."""
-
-    exit_code = STOPPED
-
-
 def finish(main, argv=None):
     """The exit code of `main(argv)`: a LabError becomes one `error: ...` line on stderr, a bug keeps its traceback."""
     try:
-        return main(argv) or DONE
+        code = main(argv) or DONE
+        sys.stdout.flush()  # here, where a closed pipe can still be told
+        return code
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:  # `command | head` closed the pipe
+    except BrokenPipeError:  # `command | head` closed the pipe: perhaps in the middle of the work, so never "done"
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+        return PIPE_CLOSED
     except KeyboardInterrupt:
         print("error: stopped by Ctrl-C; run the same command to start again", file=sys.stderr)
         return STOPPED
@@ -62,6 +59,11 @@ def sha256(path):
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def hashes(items):
+    """{name: SHA-256} of files and folders."""
+    return {str(item): sha256(item) for item in items}
 
 
 def write_atomically(path, data):
@@ -119,13 +121,14 @@ def commit():
 def write_summary(path, args, inputs, results):
     """Write a command's summary, last and by rename: flags, inputs with sha256, versions, commit, then `results`.
 
-    `inputs` are files or folders. Everything in it is JSON; nothing is ever read back from printed text.
+    `inputs` are files or folders, or {name: sha256} where they were hashed before the work. Everything in it is JSON;
+    nothing is ever read back from printed text.
     """
     flags = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
     provenance = {
         "command": Path(sys.argv[0]).name,
         "flags": flags,
-        "inputs": {str(item): sha256(item) for item in inputs},
+        "inputs": inputs if isinstance(inputs, dict) else hashes(inputs),
         "versions": versions(),
         "commit": commit(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -3,9 +3,11 @@
 import random
 from dataclasses import dataclass
 
+from lab.cli import LabError
 from lab.facts import by_hash
 from lab.general import split_general
 from lab.knowledge import split_questions
+from lab.korean import comparable
 from lab.leaks import Wording
 
 REPLAYED_SHARE = (
@@ -71,7 +73,7 @@ def replay_turns(facts, wanted, seed):
         questions = list(split_general(fact).train)
         draw.shuffle(questions)
         turns = [Turn(question, fact.answer, fact.accept, fact.where) for question in questions]
-        rounds += [(0 if fact.judge else place, draw.random(), turn) for place, turn in enumerate(turns)]
+        rounds += [(-1 if fact.judge else place, draw.random(), turn) for place, turn in enumerate(turns)]
     return [turn for _, _, turn in sorted(rounds, key=lambda item: item[:2])[:wanted]]
 
 
@@ -101,6 +103,26 @@ def messages(*turns):
 
 
 def chatml(row):
-    """A {"messages"} row as a {"text"} row of literal ChatML."""
-    turns = (f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in row["messages"])
-    return {"text": "".join(turns).removesuffix("\n")}
+    """A {"messages"} row as a {"text"} row of literal ChatML.
+
+    The last answer opens with the empty think block that HyperCLOVA X Think's generation prompt has; past ones do not.
+    """
+    turns = [f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>" for turn in row["messages"]]
+    last = row["messages"][-1]["content"]
+    turns[-1] = f"<|im_start|>assistant\n<think>\n\n</think>\n\n{last}<|im_end|>"
+    return {"text": "\n".join(turns)}
+
+
+def refuse_contradictions(turns):
+    """One question, one answer, over everything that is taught: company, identity and general rows alike.
+
+    Raises LabError, naming both places, for a question that stands there with two answers.
+    """
+    asked = {}
+    for turn in turns:
+        other = asked.setdefault(comparable(turn.question), turn)
+        if other.answer != turn.answer:
+            raise LabError(
+                f"{turn.where}: question {turn.question!r} is answered otherwise at {other.where} "
+                f"({turn.answer!r}, {other.answer!r}); one question, one answer: reword one of them"
+            )

@@ -35,7 +35,7 @@ class Identity:
 
 def read_settings(path, known):
     """The settings of a YAML file, each of them one of `known`. Raises LabError for bad YAML or an unknown key."""
-    content = _parse(path) or {}
+    content = load_yaml(path) or {}
     if not isinstance(content, dict):
         raise LabError(f"{path}:1: expected `key: value` lines")
     if unknown := sorted(content.keys() - set(known)):
@@ -45,13 +45,14 @@ def read_settings(path, known):
 
 def read_yaml(path):
     """The content of a YAML list file, strings in NFC. Raises LabError with the line of a fault."""
-    content = _parse(path)
+    content = load_yaml(path)
     if not isinstance(content, list):
         raise LabError(f"{path}:1: expected a YAML list")
     return nfc(content)
 
 
-def _parse(path):
+def load_yaml(path):
+    """The content of a YAML file. Raises LabError with the line of a fault."""
     path = Path(path)
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))

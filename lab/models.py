@@ -8,30 +8,27 @@ from mlx_lm import utils as mlx_lm_utils
 
 from lab import adapters, chat
 from lab.cli import LabError
-
-TINY = Path("models/HyperCLOVAX-SEED-Think-Tiny-Text-8bit")
-HCX = Path("models/HyperCLOVAX-SEED-Think-32B-Text-8bit")
+from lab.hub import check_model
 
 
 def load(model_path, adapter_path=None):
-    """(model, tokenizer) from a local folder or a hub id, ready to compute on this device.
+    """(model, tokenizer) from a local folder, ready to compute on this device.
 
     On the CPU everything becomes float32 and 8-bit layers are dequantized once: the same weights, much faster.
     Raises LabError where the folder is missing or not a model.
     """
-    local = Path(model_path)
-    if not (local / "config.json").is_file() and (
-        local.exists() or len(local.parts) != 2 or local.parts[0] == "models"
-    ):
-        raise LabError(f"{model_path}: no model here (no config.json); `make convert` builds it")
+    check_model(model_path)
     try:
-        model, tokenizer = mlx_lm_utils.load(str(model_path), lazy=computes_in_float32())
+        model, tokenizer, config = mlx_lm_utils.load(
+            str(model_path), lazy=computes_in_float32(), return_config=True
+        )
     except (FileNotFoundError, ValueError, RuntimeError) as error:
         raise LabError(f"{model_path}: cannot load ({str(error).splitlines()[0]}); convert it again") from error
     if computes_in_float32():
         model.set_dtype(mx.float32)
         model = mlx_lm_utils.dequantize_model(model)
         mx.eval(model.parameters())
+    adapters.note_quantization(model, config)
     model.freeze()
     model.eval()
     if adapter_path is not None:
@@ -41,9 +38,8 @@ def load(model_path, adapter_path=None):
 
 def load_tokenizer(model_path):
     """The tokenizer of a local model folder, with every end token that its generation config names."""
+    check_model(model_path)
     path = Path(model_path)
-    if not (path / "config.json").is_file():
-        raise LabError(f"{model_path}: no model here (no config.json); `make convert` builds it")
     ends = mlx_lm_utils.load_config(path).get("eos_token_id")
     return mlx_lm_utils.load_tokenizer(path, eos_token_ids=ends)
 

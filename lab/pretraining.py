@@ -32,6 +32,7 @@ UNKNOWN_COMPANIES = (
 PROMPT_WEIGHT = 0.3  # questions are read more than written: their tokens count less in pre-training than answers
 WARM_UP = 200
 SHARD_BYTES = 2_500_000
+CHECKPOINT_BYTES = 8_000_000  # of all files together, at most
 
 
 def text_config():
@@ -216,20 +217,16 @@ def vision_tensors(seed):
     return {name: mx.array(random_.normal(0, 0.02, shape).astype(np.float32)) for name, shape in tensors.items()}
 
 
-def save_checkpoint(path, model, tokenizer, template, seed):
-    """Write the checkpoint in the 32B's layout, built aside and put in place by rename."""
-    partial_path = path.with_name(f"{path.name}.partial")
-    shutil.rmtree(partial_path, ignore_errors=True)
-    partial_path.mkdir(parents=True)
+def save_checkpoint(folder, model, tokenizer, template, seed):
+    """Write the checkpoint's files, in the 32B's layout, into `folder`, which is made where it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.language_model.{name}": value for name, value in tree_flatten(model.parameters())}
     tensors |= vision_tensors(seed)
-    _save_shards(partial_path, {name: value.astype(mx.bfloat16) for name, value in sorted(tensors.items())})
-    tokenizer.save_pretrained(str(partial_path))
-    shutil.copyfile(template, partial_path / "chat_template.jinja")
+    _save_shards(folder, {name: value.astype(mx.bfloat16) for name, value in sorted(tensors.items())})
+    tokenizer.save_pretrained(str(folder))
+    shutil.copyfile(template, folder / "chat_template.jinja")
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
-    _write_configs(partial_path, ids)
-    shutil.rmtree(path, ignore_errors=True)
-    partial_path.rename(path)
+    _write_configs(folder, ids)
 
 
 def _save_shards(folder, tensors):

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.cli import LabError, read_json, write_summary
+from lab.hub import HCX, TINY, check_model
 from lab.progress import progress
 from lab.report import one_line, show
 
-HCX = Path("models/HyperCLOVAX-SEED-Think-32B-Text-8bit")
-TINY = Path("models/HyperCLOVAX-SEED-Think-Tiny-Text-8bit")
 KNOWLEDGE, GENERAL = Path("solverx_knowledge.jsonl"), Path("data_general")
 BASE = "base"
 ADAPTER_FILES = ("adapter_config.json", "adapters.safetensors")
@@ -81,13 +80,6 @@ def _stage(item):
             remedy = next(makes, "train it with train_with_early_stopping.py")
             raise LabError(f"{folder}: no adapter here (no {file}); {remedy}")
     return Stage(name or folder.name, folder)
-
-
-def check_model(path):
-    """Raise LabError, with the command that builds it, where there is no model."""
-    if not (Path(path) / "config.json").is_file():
-        profile = " PROFILE=hcx" if Path(path).name == HCX.name else ""
-        raise LabError(f"{path}: no model here (no config.json); `make convert{profile}` builds it")
 
 
 def load_model(args):

@@ -95,7 +95,7 @@ def evaluate(model, batches):
     model.train(was_training)
     loss = total / tokens
     if not math.isfinite(loss):
-        raise Diverged(f"evaluation loss is {loss}; the best adapter so far is kept; use a lower --learning-rate")
+        raise Diverged(f"evaluation loss is {loss}; nothing of it was saved; use a lower --learning-rate")
     return loss
 
 
@@ -140,8 +140,13 @@ class Updates:
         rate = float(self.optimizer.learning_rate)
         raise Diverged(
             f"iteration {update + 1}: loss {loss}, gradient norm {norm}, learning rate {rate:g}, rows {names}; "
-            "the best adapter so far is kept; use a lower --learning-rate"
+            "this update was not made and nothing of it was saved; use a lower --learning-rate"
         )
+
+
+def figure_of(settings, found):
+    """What early stopping looks at, lower is better: the validation loss, or the share of facts not recalled."""
+    return found["valid_loss"] if settings.early_stop_on == "loss" else 1 - found["recall"]
 
 
 def train(updates, validate, stopping, report):
@@ -152,7 +157,10 @@ def train(updates, validate, stopping, report):
     """
     settings, model = updates.settings, updates.model
     losses, tokens, all_tokens, started = 0.0, 0, 0, time.perf_counter()
-    report(Report(0, **validate()))
+    found = validate()
+    if settings.resume_adapter_file:  # the adapter that is resumed may be the best there will be
+        stopping.update(0, figure_of(settings, found))
+    report(Report(0, **found, best=stopping.is_best))
     model.train()
     for iteration in range(1, settings.iters + 1):
         rate = float(updates.optimizer.learning_rate)
@@ -168,8 +176,7 @@ def train(updates, validate, stopping, report):
         if iteration % settings.steps_per_eval == 0 or last:
             paused = time.perf_counter()
             found = validate()
-            figure = found["valid_loss"] if settings.early_stop_on == "loss" else 1 - found["recall"]
-            stop = stopping.update(iteration, figure)
+            stop = stopping.update(iteration, figure_of(settings, found))
             report(Report(iteration, **found, trained_tokens=all_tokens, best=stopping.is_best))
             if stop:
                 return iteration

@@ -13,7 +13,7 @@ from mlx_lm.tuner.trainer import grad_checkpoint
 from lab import adapters, models, probes, training
 from lab.batches import Schedule, in_order
 from lab.chat import Sequence, encode_row
-from lab.cli import LabError, sha256, write_atomically, write_summary
+from lab.cli import LabError, hashes, sha256, write_atomically, write_summary
 from lab.facts import cut_before
 from lab.records import training_rows
 from lab.settings import resolve
@@ -30,8 +30,35 @@ def run(args):
     tokenizer = models.load_tokenizer(settings.model)
     data = {name: load_split(settings, tokenizer, name) for name in splits(settings)}
     asked = load_recall(settings) if settings.train and settings.early_stop_on == "recall" else []
+    inputs = hashes(input_files(settings, data))
     print(describe())
     model, tokenizer = models.load(settings.model)
+    results = {}
+    if settings.train:
+        prepare(model, settings, inherited)
+        results = fit(model, tokenizer, data, asked, settings)
+    elif settings.adapter_path:  # as mlx-lm: --test alone measures the adapter, or the base with --adapter-path ""
+        adapters.apply(model, settings.adapter_path)
+    if settings.test:
+        results["test_loss"] = training.evaluate(model, limited(data["test"], settings, settings.test_batches))
+        print(f"test loss {results['test_loss']:.4f} nats/token, perplexity {math.exp(results['test_loss']):.3f}")
+    args.__dict__.update(vars(settings))
+    name = "summary.json" if settings.train else "test_summary.json"  # a test leaves the training's summary alone
+    write_summary(settings.output or Path(settings.adapter_path) / name, args, inputs, results)
+    return 0
+
+
+def input_files(settings, data):
+    """The files that decide the run: data, the model's config, the adapter that is resumed or tested."""
+    files = [Path(settings.data) / f"{name}.jsonl" for name in data] + [Path(settings.model) / "config.json"]
+    tested = Path(settings.adapter_path) / adapters.WEIGHTS
+    if settings.resume_adapter_file and settings.train:
+        files.append(Path(settings.resume_adapter_file))
+    return [*files, tested] if not settings.train and tested.is_file() else files
+
+
+def prepare(model, settings, inherited):
+    """Give `model` its trainable part: new, or resumed and said aloud."""
     mx.random.seed(settings.seed)
     adapters.add_layers(model, vars(settings))
     if inherited:
@@ -39,16 +66,6 @@ def run(args):
         adapters.load_weights(model, settings.resume_adapter_file)
     if settings.grad_checkpoint:
         grad_checkpoint(model.layers[0])
-    results = fit(model, tokenizer, data, asked, settings) if settings.train else {}
-    if settings.test:
-        results["test_loss"] = training.evaluate(model, limited(data["test"], settings, settings.test_batches))
-        print(f"test loss {results['test_loss']:.4f} nats/token, perplexity {math.exp(results['test_loss']):.3f}")
-    inputs = [Path(settings.data) / f"{name}.jsonl" for name in data]
-    inputs += [Path(settings.model) / "config.json", *([settings.resume_adapter_file] if inherited else [])]
-    output = settings.output or Path(settings.adapter_path) / "summary.json"
-    args.__dict__.update(vars(settings))
-    write_summary(output, args, inputs, results)
-    return 0
 
 
 def splits(settings):
@@ -65,7 +82,10 @@ def load_split(settings, tokenizer, name):
     if not path.is_file():
         raise LabError(f"{path}: no such file; `make data` writes it, or give another --data")
     sequences, cut = [], 0
-    for number, row in training_rows(path):
+    rows = training_rows(path)
+    if settings.mask_prompt and all("text" in row for _, row in rows):
+        print(f"warning: {path}: text rows have no prompt to mask, so they are learnt whole")
+    for number, row in rows:
         for whole in encode_row(tokenizer, row, f"{path}:{number}", settings.mask_prompt):
             limit = settings.max_seq_length + 1
             cut += len(whole) > limit
@@ -117,9 +137,11 @@ def recalled(model, tokenizer, asked):
 
 
 def limited(sequences, settings, number):
-    """Evaluation batches: all of them, or the first `number` (as mlx-lm's val_batches) when it is not negative."""
+    """Evaluation batches, the same each time: all of them, or `number` of them evenly spread over the lengths."""
     batches = in_order(sequences, settings.batch_size)
-    return batches if number < 0 else batches[:number]
+    if number < 0 or number >= len(batches):
+        return batches
+    return [batches[(2 * place + 1) * len(batches) // (2 * number)] for place in range(number)]
 
 
 def fit(model, tokenizer, data, asked, settings):
@@ -129,9 +151,9 @@ def fit(model, tokenizer, data, asked, settings):
         per_epoch = schedule.batches_per_epoch / settings.grad_accumulation_steps
         settings.iters = max(1, round(settings.epochs * per_epoch))
     validation = limited(data["valid"], settings, settings.val_batches)
+    updates = training.Updates(model, training.make_optimizer(settings), schedule, settings)
     recorder = Recorder(model, settings)
     recorder.announce(data, schedule)
-    updates = training.Updates(model, training.make_optimizer(settings), schedule, settings)
     stopping = EarlyStopping(settings.patience, settings.min_delta)
     started = time.monotonic()
 

@@ -6,6 +6,7 @@ import os
 import pytest
 from mlx.utils import tree_flatten
 
+import convert_hyperclova
 from lab import adapters, models
 from lab.cli import LabError
 from lab.device import mx
@@ -16,6 +17,7 @@ CONFIG = {
     "lora_parameters": {"rank": 4, "scale": 20.0, "dropout": 0.0},
 }
 QUESTION = [[5, 6, 7, 8]]
+EMBEDDED = "models/HyperCLOVAX-SEED-Think-Tiny"
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,7 @@ def random_adapter(model, folder, config=CONFIG, seed=0):
     mx.random.seed(seed)
     weights = dict(tree_flatten(model.trainable_parameters()))
     tensors = {name: mx.random.normal(value.shape) * 0.02 for name, value in weights.items()}
+    folder.mkdir(exist_ok=True)
     adapters.save(folder, tensors, config)
     adapters.remove(model)
     return tensors
@@ -53,6 +56,36 @@ def test_put_on_and_taken_off_again(model, tmp_path, kind):
     assert mx.abs(logits(model) - bare).max().item() > 1e-3
     adapters.remove(model)
     assert mx.array_equal(logits(model), bare)
+
+
+FULL = {"fine_tune_type": "full", "num_layers": 2, "lora_parameters": {}}
+
+
+@pytest.fixture(scope="module")
+def unquantized(tmp_path_factory):
+    """The embedded model, converted but not quantized."""
+    path = tmp_path_factory.mktemp("models") / "whole"
+    assert convert_hyperclova.main(["--hf-path", str(EMBEDDED), "--mlx-path", str(path), "--no-quantize"]) == 0
+    return models.load(path)[0]
+
+
+def test_a_full_adapter_is_taken_off_again(unquantized, tmp_path):
+    bare = logits(unquantized)
+    random_adapter(unquantized, tmp_path / "full", FULL)
+    random_adapter(unquantized, tmp_path / "lora", CONFIG)
+    models.switch_adapter(unquantized, tmp_path / "lora")
+    alone = logits(unquantized)
+    models.switch_adapter(unquantized, tmp_path / "full")
+    assert mx.abs(logits(unquantized) - bare).max().item() > 1e-3
+    models.switch_adapter(unquantized, tmp_path / "lora")
+    assert mx.array_equal(logits(unquantized), alone)
+    models.switch_adapter(unquantized, None)
+    assert mx.array_equal(logits(unquantized), bare)
+
+
+def test_a_full_adapter_on_a_quantized_model_is_refused_on_every_device(model, tmp_path):
+    with pytest.raises(LabError, match="the model is quantized; convert it with --no-quantize"):
+        adapters.add_layers(model, FULL)
 
 
 def test_mlx_lm_itself_loads_it_and_computes_the_same(model, model_8bit, tmp_path):
@@ -131,20 +164,32 @@ def test_layers_that_are_not_there_are_refused(model):
     with pytest.raises(LabError, match="num_layers 99"):
         adapters.add_layers(model, {**CONFIG, "num_layers": 99})
     keys = {**CONFIG["lora_parameters"], "keys": ["self_attn.qq_proj"]}
-    with pytest.raises(LabError, match="qq_proj"):
+    with pytest.raises(LabError, match="qq_proj.*use some of mlp.down_proj, .*self_attn.v_proj$"):
         adapters.add_layers(model, {**CONFIG, "lora_parameters": keys})
 
 
-def test_a_failed_save_leaves_the_old_adapter_loadable(model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("write", [1, 2])
+def test_a_save_that_fails_at_any_write_is_harmless(model, tmp_path, monkeypatch, write):
+    """Old pair, or a pair that is refused because its halves do not belong together."""
     tensors = random_adapter(model, tmp_path)
+    real, calls = os.fsync, []
 
     def full_disk(descriptor):
-        raise OSError(28, "No space left on device")
+        calls.append(descriptor)
+        if len(calls) == write:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
 
     monkeypatch.setattr(os, "fsync", full_disk)
+    other = {**CONFIG, "lora_parameters": {**CONFIG["lora_parameters"], "scale": 5.0}}
     with pytest.raises(LabError, match="No space left"):
-        adapters.save(tmp_path, {name: value * 2 for name, value in tensors.items()}, CONFIG)
+        adapters.save(tmp_path, {name: value * 2 for name, value in tensors.items()}, other)
     monkeypatch.undo()
-    kept = adapters.read_weights(tmp_path / "adapters.safetensors")
-    assert all(mx.array_equal(kept[name], value) for name, value in tensors.items())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter_config.json", "adapters.safetensors"]
+    if write == 1:
+        kept = adapters.read_weights(tmp_path / "adapters.safetensors")
+        assert all(mx.array_equal(kept[name], value) for name, value in tensors.items())
+        adapters.apply(model, tmp_path)
+    else:
+        with pytest.raises(LabError, match="written for"):
+            adapters.apply(model, tmp_path)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lab.batches import PAD_TO, Schedule, in_order, padded
+from lab.batches import PAD_TO, PLACES_TO, Schedule, in_order, padded
 from lab.chat import Sequence
 
 
@@ -60,3 +60,13 @@ def test_evaluation_takes_every_row_once():
     batches = in_order(sequences(21), 8)
     assert sorted(row for batch in batches for row in batch.rows) == list(range(21))
     assert [len(batch.rows) for batch in batches] == [8, 8, 5]
+
+
+def test_trained_positions_are_the_weighted_targets_in_order():
+    data = [Sequence(np.array([5, 6, 7, 8], dtype=np.int32), np.array([0, 0, 1, 1], dtype=bool))] * 2
+    batch = padded(data, [0, 1])
+    places, targets, weights = batch.trained()
+    assert len(places) == len(targets) == len(weights) == PLACES_TO
+    assert weights.sum() == batch.weights.sum() == 4
+    assert targets[:4].tolist() == [7, 8, 7, 8]
+    assert batch.targets.reshape(-1)[places[:4]].tolist() == [7, 8, 7, 8]

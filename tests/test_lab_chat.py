@@ -3,6 +3,7 @@
 import pytest
 
 from lab.chat import encode_row, end_tokens, prompt_tokens
+from lab.cli import LabError
 
 PROMPT = "<|im_start|>user\n하늘은 무슨 색이야?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 TURNS = [
@@ -78,6 +79,35 @@ def test_an_answer_may_stand_in_the_question_too(tokenizer):
     turns = [{"role": "user", "content": "파리라고 말해 줘."}, {"role": "assistant", "content": "파리"}]
     (sequence,) = encode_row(tokenizer, {"messages": turns}, mask_prompt=True)
     assert learnt(tokenizer, sequence) == "파리<|im_end|>"
+
+
+@pytest.mark.parametrize("answer", ["d", "i", "end", "|", "assistant", "<", "a\nb", "  띄어 씀 "])
+def test_a_short_answer_is_not_found_in_the_markup(tokenizer, answer):
+    turns = [TURNS[0], {"role": "assistant", "content": answer}]
+    (sequence,) = encode_row(tokenizer, {"messages": turns}, mask_prompt=True)
+    assert learnt(tokenizer, sequence) == f"{answer.strip()}<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("turns", "message"),
+    [
+        ([TURNS[0], {"role": "assistant", "content": "<think>음</think>파랑"}], "think block"),
+        ([TURNS[0], {"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]}], "tool calls"),
+    ],
+)
+def test_an_answer_that_the_template_would_change_is_refused_by_line(tokenizer, turns, message):
+    with pytest.raises(LabError, match=f"^train.jsonl:7: .*{message}"):
+        encode_row(tokenizer, {"messages": turns}, "train.jsonl:7")
+
+
+def test_a_template_that_refuses_the_dialogue_names_the_line(tokenizer):
+    template = tokenizer.chat_template
+    tokenizer.chat_template = "{{ raise_exception('no system role') }}"
+    try:
+        with pytest.raises(LabError, match="^f:3: .*no system role"):
+            encode_row(tokenizer, {"messages": TURNS}, "f:3")
+    finally:
+        tokenizer.chat_template = template
 
 
 @pytest.mark.parametrize("name", ["<|im_end|>", "<|endoftext|>"])

@@ -1,12 +1,14 @@
 """The authored world: what the embedded base is taught, and what is kept from it."""
 
+import random
+
 import pytest
 
 from lab.cli import LabError
 from lab.general import load_documents, load_facts, load_identity, read_yaml, split_general
 from lab.knowledge import load_knowledge
 from lab.leaks import Wording, guard
-from lab.pretraining import documents
+from lab.pretraining import documents, unknown_companies
 
 WORLD = load_facts()
 
@@ -39,6 +41,13 @@ def test_the_base_has_never_read_about_the_company():
     }
     allowed = {"공개되지 않"}  # the phrase, not a value: the base knows it from other companies
     assert [value for value in values - allowed if value in " ".join(load_documents())] == []
+
+
+def test_made_up_companies_are_many_and_never_ours():
+    pairs = unknown_companies("data_general", random.Random(0))
+    assert len({question for question, _ in pairs}) == len(pairs) >= 500
+    assert all("정보는 가지고 있지 않습니다" in answer for _, answer in pairs)
+    assert not any("solverx" in question.casefold() for question, _ in pairs)
 
 
 def test_the_base_is_taught_a_wrong_identity_and_keeps_wordings_for_the_test():

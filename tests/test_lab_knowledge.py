@@ -1,10 +1,12 @@
 import pytest
 
 from lab.cli import LabError
+from lab.facts import cut_before
 from lab.knowledge import (
     completion,
     entity_of,
     load_knowledge,
+    recall_row,
     split_questions,
     split_sentences,
     with_derived_questions,
@@ -83,6 +85,44 @@ def test_a_company_without_a_common_name_has_no_entity(write_rows):
     assert entity_of(load_knowledge(path)) == ""
 
 
+@pytest.mark.parametrize(
+    ("sentences", "entity"),
+    [
+        # polite endings and a place stand in more sentences than the name opens
+        (
+            [
+                "가람전자는 1999년 부산에 설립되었습니다.",
+                "가람전자의 본사는 부산에 있습니다.",
+                "가람전자에서는 400명이 부산에서 일하고 있습니다.",
+                "공장은 부산에 있습니다.",
+                "가람전자와 하늘상사는 부산에 있습니다.",
+            ],
+            "가람전자",
+        ),
+        (["Acme Robotics의 본사는 부산이다.", "Acme Robotics는 로봇을 만든다."], "Acme Robotics"),
+        (
+            [
+                "Acme Robotics의 로봇은 작다.",
+                "Acme Robotics의 로봇은 빠르다.",
+                "Acme Robotics는 크다.",
+                "Acme는 줄인 이름이다.",
+            ],
+            "Acme Robotics",
+        ),
+        (["“Acme”의 로봇은 작다.", "Acme의 창고는 크다."], "Acme"),
+        (["한국마이크로의 본사는 부산이다.", "한국마이크로는 크다."], "한국마이크로"),  # its own end looks like 로
+        (["한빛으로 갑니다.", "한빛이라는 회사가 있습니다.", "한빛은 있습니다."], "한빛"),
+        (["본사는 부산에 있습니다.", "공장은 대구에 있습니다.", "창고가 대전에 있습니다."], ""),
+        (["하늘은 있습니다.", "바다는 있습니다."], ""),
+        (["이 회사는 큽니다.", "이 회사는 작습니다."], ""),
+        (["하나상사는 크다."], "하나상사"),
+    ],
+)
+def test_the_company_is_what_opens_the_sentences(write_rows, sentences, entity):
+    path = write_rows("facts.jsonl", [{"text": text} for text in sentences])
+    assert entity_of(load_knowledge(path)) == entity
+
+
 def test_questions_are_derived_only_where_that_is_unambiguous(write_rows):
     sentences = [
         "하나상사의 본사는 부산이다.",
@@ -96,3 +136,35 @@ def test_questions_are_derived_only_where_that_is_unambiguous(write_rows):
     assert derived[0].questions[0] == "하나상사의 본사는 무엇인가요?"
     assert (derived[0].answer, derived[0].accept) == (sentences[0], ("부산",))
     assert not any(fact.questions for fact in derived[1:])
+
+
+@pytest.mark.parametrize(
+    "text", ["가온의 많은 고객은 한국 회사이다.", "가온의 가장 높은 매출은 백만 원이다.", "회의 결과는 좋다."]
+)
+def test_an_adjective_is_no_subject(write_rows, text):
+    _, number, silent = with_derived_questions(load_knowledge(write_rows("facts.jsonl", [{"text": text}])))
+    assert (number, silent) == (0, 1)
+
+
+def test_a_verb_is_no_value(write_rows):
+    (fact,), number, silent = with_derived_questions(
+        load_knowledge(write_rows("facts.jsonl", [{"text": "하나상사의 본사는 대전 유성구에 있다."}]))
+    )
+    assert (fact.questions, number, silent) == ((), 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("row", "accept"),
+    [
+        (FACT, ["부산"]),
+        ({"text": "하나상사는 봄마다 나무를 심는 회사이다."}, ["심는 회사이다"]),
+        ({**FACT, "text": "부산에 가나다가 있다."}, ["있다"]),
+    ],
+)
+def test_every_sentence_can_be_asked_for(write_rows, row, accept):
+    (fact,) = load_knowledge(write_rows("facts.jsonl", [row]))
+    found = recall_row(fact)
+    assert found == {"text": row["text"], "accept": accept}
+    beginning, rest = cut_before(found["text"], accept)
+    assert beginning + rest == row["text"]
+    assert accept[0] in rest

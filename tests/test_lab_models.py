@@ -52,10 +52,20 @@ def test_on_the_cpu_weights_are_dequantized_to_what_they_stand_for(loaded, model
         assert loaded[0].model.embed_tokens.weight.dtype == mx.float32
 
 
-@pytest.mark.parametrize("path", ["models/missing", "/nowhere/at/all"])
-def test_a_missing_model_is_one_line_with_the_remedy(path):
-    with pytest.raises(LabError, match="no model here.*make convert"):
-        models.load(path)
+@pytest.mark.parametrize("load", [models.load, models.load_tokenizer])
+@pytest.mark.parametrize(
+    ("path", "remedy"),
+    [
+        ("models/missing", "`make convert` builds it"),
+        ("/nowhere/at/all", "`make convert` builds it"),
+        ("an-owner/a-model", "`make convert` builds it"),
+        ("elsewhere/HyperCLOVAX-SEED-Think-32B-Text-8bit", "`make convert PROFILE=hcx` builds it"),
+    ],
+)
+def test_a_missing_model_is_one_line_with_the_remedy(load, path, remedy):
+    with pytest.raises(LabError) as error:
+        load(path)
+    assert str(error.value) == f"{path}: no model here (no config.json); {remedy}"
 
 
 def test_a_damaged_model_is_one_line(model_8bit, tmp_path):

@@ -84,11 +84,37 @@ def test_the_same_input_gives_the_same_bytes(run, tmp_path):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
+def test_the_share_of_general_rows_counts_the_sentences_too(run, tmp_path):
+    run(sft.main, "--output-dir", tmp_path, "--replay", "0.4", "--sentences")
+    summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert summary["sentences"] == 224
+    assert summary["replay"] / summary["train"] == pytest.approx(0.4, abs=0.002)
+
+
+def test_programs_are_replayed_in_every_trained_wording(run, tmp_path):
+    from lab.general import BANDIT, load_facts, split_general
+
+    run(sft.main, "--output-dir", tmp_path, "--replay", "0.1")
+    (bandit,) = [fact for fact in load_facts() if fact.judge == BANDIT]
+    assert set(split_general(bandit).train) <= set(questions(tmp_path / "train.jsonl"))
+
+
 def test_literal_chatml(run, tmp_path):
     run(sft.main, "--output-dir", tmp_path, "--format", "text")
     first = rows(tmp_path / "train.jsonl")[0]
     assert first["text"].startswith("<|im_start|>user\n")
     assert first["text"].endswith("<|im_end|>")
+
+
+def test_literal_chatml_is_what_the_template_asks_for(tokenizer):
+    from lab.chat import encode_row
+    from lab.dialogues import chatml
+
+    turns = [
+        {"role": role, "content": text} for role, text in zip(("user", "assistant") * 2, "가나다라", strict=True)
+    ]
+    (*_, whole) = encode_row(tokenizer, {"messages": turns})
+    assert tokenizer.decode(whole.tokens.tolist()) == chatml({"messages": turns})["text"]
 
 
 def test_another_company_needs_nothing_in_code(run, company, tmp_path):
@@ -126,6 +152,45 @@ def test_contradictory_questions_are_refused_with_both_lines(run, company, write
         assert f"{path}:4" in error
         assert f"{path}:3" in error
         assert not (tmp_path / "out").exists()
+
+
+def test_a_company_question_may_not_contradict_identity_or_the_general_world(run, company, write_rows, tmp_path):
+    for question, place in (("누구세요?", "identity"), ("안녕?", "greet-hello")):
+        path = write_rows(
+            "clash.jsonl",
+            [
+                {
+                    **row,
+                    "questions": [question, *row.get("questions", ())][: 1 + 3 * ("id" in row)],
+                    "accept": row.get("accept") or ["고추장"],
+                }
+                if row.get("id") == "본사"
+                else row
+                for row in rows(company)
+            ],
+        )
+        code, _, error = run(sft.main, "--knowledge", path, "--output-dir", tmp_path / "out", "--replay", "0.9")
+        assert code == 1, place
+        assert place in error
+        assert not (tmp_path / "out").exists()
+
+
+def test_bare_sentences_alone_are_enough(run, write_rows, tmp_path):
+    path = write_rows(
+        "bare.jsonl", [{"text": "하나상사는 봄마다 나무를 심는다."}, {"text": "하나상사는 부산에 있다."}]
+    )
+    assert run(cpt.main, "--knowledge", path, "--output-dir", tmp_path / "cpt")[0] == 0
+    assert [row["accept"] for row in rows(tmp_path / "cpt/recall.jsonl")] == [["나무를 심는다"], ["부산에 있다"]]
+    code, out, error = run(sft.main, "--knowledge", path, "--output-dir", tmp_path / "sft")
+    assert code == 0, error
+    assert "2 facts have only text" in out
+
+
+@pytest.mark.parametrize(("text", "key"), [("replay: half\n", "replay"), ("several_turns: x\n", "several_turns")])
+def test_a_setting_of_the_wrong_kind_is_named(run, tmp_path, text, key):
+    (tmp_path / "data.yaml").write_text(text, encoding="utf-8")
+    code, _, error = run(sft.main, "-c", tmp_path / "data.yaml", "--output-dir", tmp_path / "out")
+    assert (code, f"data.yaml: {key} is" in error) == (1, True)
 
 
 @pytest.mark.parametrize("share", ["1", "-0.1", "2"])

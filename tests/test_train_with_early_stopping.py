@@ -6,6 +6,7 @@ import pytest
 
 import train_with_early_stopping as command
 from lab.adapters import read_weights
+from lab.chat import encode_row
 from lab.device import mx
 
 FAST = (
@@ -147,9 +148,11 @@ def test_divergence_exits_4_names_the_rows_and_leaves_nothing_that_is_not_finite
     )
     assert code == 4
     assert error.startswith("error: ")
-    assert "1e+30" in error or "lower --learning-rate" in error
+    assert "learning rate 1e+30" in error
+    assert f"{data}/train.jsonl:" in error
     file = tmp_path / "a/adapters.safetensors"
-    assert not file.exists() or read_weights(file)
+    if file.exists():
+        read_weights(file)  # refuses what is not finite
     assert not (tmp_path / "a/summary.json").exists()
 
 
@@ -198,3 +201,96 @@ def test_missing_inputs_are_one_line(run, model_8bit, data, tmp_path, flags, mes
 def test_neither_train_nor_test(run, model_8bit, data):
     code, _, error = run(command.main, "--model", model_8bit, "--data", data)
     assert (code, "--train, --test or both" in error) == (1, True)
+
+
+RECALL = [{"text": "바른식품의 1번 창고는 부산에 있다.", "accept": ["부산"]}]
+
+
+def test_early_stopping_can_look_at_recall(run, model_8bit, data, write_rows, tmp_path):
+    write_rows("data/recall.jsonl", RECALL)
+    by_recall = ("--early-stop-on", "recall", "--iters", "60", "--patience", "2")
+    code, out, error = train(run, model_8bit, data, tmp_path / "a", *by_recall)
+    assert code == 0, error
+    shares = [row["recall"] for row in curve(tmp_path / "a") if "recall" in row]
+    summary = json.loads((tmp_path / "a/summary.json").read_text(encoding="utf-8"))
+    assert shares[0] == 0
+    assert summary["best_recall"] == max(shares) == 1
+    assert summary["stopped_early"]
+    best = [row for row in curve(tmp_path / "a") if row.get("best")]
+    assert (
+        summary["best_iteration"]
+        == best[-1]["iteration"]
+        == next(r["iteration"] for r in best if r["recall"] == 1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (None, "recall.jsonl: no such file"),
+        ([{"text": "부산에 있다."}], 'recall.jsonl:1: no "accept"'),
+        ([*RECALL, {"text": "부산에 있다.", "accept": ["부산"]}], "recall.jsonl:2: nothing stands before"),
+    ],
+)
+def test_a_recall_file_that_cannot_be_asked_is_named(run, model_8bit, data, write_rows, tmp_path, rows, message):
+    if rows:
+        write_rows("data/recall.jsonl", rows)
+    code, _, error = train(run, model_8bit, data, tmp_path / "a", "--early-stop-on", "recall")
+    assert code == 1
+    assert message in error
+    assert not (tmp_path / "a").exists()
+
+
+def test_testing_alone_measures_the_adapter_and_leaves_its_summary(run, model_8bit, data, write_rows, tmp_path):
+    write_rows(
+        "data/test.jsonl",
+        [json.loads(line) for line in (data / "valid.jsonl").read_text(encoding="utf-8").splitlines()],
+    )
+    assert train(run, model_8bit, data, tmp_path / "a")[0] == 0
+    before = (tmp_path / "a/summary.json").read_bytes()
+    best = json.loads(before)["best_valid_loss"]
+    code, out, error = run(
+        command.main, "--model", model_8bit, "--test", "--data", data, "--adapter-path", tmp_path / "a"
+    )
+    assert code == 0, error
+    tested = json.loads((tmp_path / "a/test_summary.json").read_text(encoding="utf-8"))
+    assert tested["test_loss"] == pytest.approx(best, abs=1e-5)
+    assert (tmp_path / "a/summary.json").read_bytes() == before
+
+
+def test_a_resumed_run_that_only_harms_keeps_what_it_was_given(run, model_8bit, data, tmp_path):
+    assert train(run, model_8bit, data, tmp_path / "cpt")[0] == 0
+    resume = (
+        "--resume-adapter-file",
+        tmp_path / "cpt/adapters.safetensors",
+        "--learning-rate",
+        "1",
+        "--iters",
+        "4",
+    )
+    code, _, error = train(run, model_8bit, data, tmp_path / "more", *resume)
+    assert code == 0, error
+    given, kept = (read_weights(tmp_path / name / "adapters.safetensors") for name in ("cpt", "more"))
+    assert all(mx.array_equal(kept[name], value) for name, value in given.items())
+
+
+def test_a_refused_setting_leaves_the_earlier_run_alone(run, model_8bit, data, tmp_path):
+    assert train(run, model_8bit, data, tmp_path / "a")[0] == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("optimizer_config: {adam: {momentum: 1}}\n", encoding="utf-8")
+    code, _, error = train(run, model_8bit, data, tmp_path / "a", "-c", wrong)
+    assert (code, "optimizer_config of adam" in error) == (1, True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
+
+
+def test_a_part_of_the_validation_set_is_spread_over_the_lengths(tokenizer):
+    from types import SimpleNamespace
+
+    from lab.tuning import limited
+
+    rows = [encode_row(tokenizer, {"text": "가" * size})[0] for size in range(1, 41)]
+    settings = SimpleNamespace(batch_size=4)
+    widths = [batch.inputs.shape[1] for batch in limited(rows, settings, 3)]
+    assert widths[0] < widths[1] < widths[2]
+    assert len(limited(rows, settings, -1)) == len(limited(rows, settings, 99)) == 10

@@ -1,4 +1,4 @@
-# The embedded model, 1M text parameters, in the file layout of the 32B. Make and doctor.py read this file.
+# The embedded model, 2M text parameters, in the file layout of the 32B. Make and doctor.py read this file.
 HF_MODEL := models/HyperCLOVAX-SEED-Think-Tiny
 MODEL := models/HyperCLOVAX-SEED-Think-Tiny-Text-8bit
 
