@@ -189,9 +189,10 @@ def save_tensors(path, tensors, metadata=None):
     path = Path(path)
     partial = path.with_name(f".{path.stem}.partial.safetensors")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         mx.save_safetensors(str(partial), tensors, metadata={"format": "mlx", **(metadata or {})})
         write_atomically(path, partial.read_bytes())
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
         raise LabError(f"{path}: cannot write ({error}); free the disk or choose another folder") from error
     finally:
         partial.unlink(missing_ok=True)
