@@ -107,7 +107,7 @@ verify: $(RUN)/report.json ## measure base, CPT and SFT
 
 $(RUN)/report.json: $(MODEL)/summary.json $(CPT)/summary.json $(SFT)/summary.json $(KNOWLEDGE) $(GENERAL) | $(INSTALLED)
 	$(PYTHON) compare_hcx_stages.py --model $(MODEL) --knowledge $(KNOWLEDGE) \
-	  --adapter-path base cpt=$(CPT) sft=$(SFT) --output $@ --profile $(PROFILE)
+	  --adapter-path base cpt=$(CPT) sft=$(SFT) --output $@ --profile $(PROFILE) --no-table
 
 sft: $(RUN)/report.json ## everything: data, convert, CPT, SFT from the CPT adapter, the table
 	$(PYTHON) compare_hcx_stages.py --report $(RUN)/report.json
@@ -130,7 +130,7 @@ $(NO_REPLAY)/summary.json: $(CPT)/summary.json $(NO_REPLAY_DATA)/summary.json co
 $(RUN)/no_replay.json: $(MODEL)/summary.json $(CPT)/summary.json $(SFT)/summary.json $(NO_REPLAY)/summary.json \
   $(KNOWLEDGE) $(GENERAL) | $(INSTALLED)
 	$(PYTHON) compare_hcx_stages.py --model $(MODEL) --knowledge $(KNOWLEDGE) \
-	  --adapter-path base cpt=$(CPT) sft=$(SFT) no-replay=$(NO_REPLAY) --output $@ --profile $(PROFILE)
+	  --adapter-path base cpt=$(CPT) sft=$(SFT) no-replay=$(NO_REPLAY) --output $@ --profile $(PROFILE) --no-table
 
 tiny-model: | $(INSTALLED) ## pre-train the embedded checkpoint again, from data_general/ alone
 	$(PYTHON) make_tiny_model.py --force

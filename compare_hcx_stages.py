@@ -25,6 +25,7 @@ def parse_args(argv):
     parser.add_argument("--profile", default="tiny", help="the settings' name, for the report (%(default)s)")
     text = "bounds that must hold, as in configs/tiny/bounds.yaml"
     parser.add_argument("--check", type=Path, metavar="FILE.yaml", help=text)
+    parser.add_argument("--no-table", action="store_true", help="measure and write, print no table")
     stages.add_model_flags(parser)
     stages.add_probe_flags(parser)
     args = parser.parse_args(argv)
@@ -58,7 +59,8 @@ def main(argv=None):
     for stage, rows in answers.items():
         write_jsonl(args.output.with_name(f"answers_{stage}.jsonl"), rows)
     stages.save(args, {"profile": args.profile, **content})
-    show(read_report(args.output))
+    if not args.no_table:
+        show(read_report(args.output))
     print(f"report: {args.output}")
     if args.check:
         check(args.check, read_report(args.output))

@@ -1,4 +1,4 @@
-"""Facts -> dialogues for supervised fine-tuning:  python prepare_solverx_sft_data.py --replay 0.4
+"""Facts -> dialogues for supervised fine-tuning:  python prepare_solverx_sft_data.py --replay 0.5
 
 Writes train.jsonl and valid.jsonl ({"messages"}, or literal ChatML with --format text), recall.jsonl for
 --early-stop-on recall and, last, summary.json: questions and answers of the company, who the model is, dialogues of several turns, and general rows against forgetting. The wordings
@@ -14,20 +14,21 @@ from pathlib import Path
 
 from lab.cli import LabError, finish, write_summary
 
-DEFAULTS = {"replay": 0.4, "several_turns": 60, "sentences": False, "seed": 0}
+DEFAULTS = {"replay": 0.5, "several_turns": 60, "identity_repeats": 1, "sentences": False, "seed": 0}
 
 
 def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-c", "--config", type=Path, help="YAML file with replay, several_turns, sentences, seed")
+    parser.add_argument("-c", "--config", type=Path, help="YAML file with any of the settings below")
     parser.add_argument(
         "--knowledge", type=Path, default=Path("solverx_knowledge.jsonl"), help="facts (%(default)s)"
     )
     parser.add_argument("--general", type=Path, default=Path("data_general"), help="general world (%(default)s)")
     parser.add_argument("--output-dir", type=Path, default=Path("data_solverx_sft"), help="where to (%(default)s)")
     parser.add_argument("--output", type=Path, help="where the summary goes (<output-dir>/summary.json)")
-    parser.add_argument("--replay", type=float, help="share of general rows in training, 0 to below 1 (0.4)")
+    parser.add_argument("--replay", type=float, help="share of general rows in training, 0 to below 1 (0.5)")
     parser.add_argument("--several-turns", type=int, help="dialogues of two or three turns (60)")
+    parser.add_argument("--identity-repeats", type=int, help="how often each identity pair stands there (1)")
     parser.add_argument(
         "--sentences", action="store_true", default=None, help="keep the CPT sentences as text rows"
     )
@@ -51,8 +52,8 @@ def settle(args):
             setattr(args, key, value)
     if not 0 <= args.replay < 1:
         raise LabError(f"--replay {args.replay}: a share of general rows is 0 or more and below 1")
-    if args.several_turns < 0:
-        raise LabError(f"--several-turns {args.several_turns}: a number of dialogues is 0 or more")
+    if args.several_turns < 0 or args.identity_repeats < 1:
+        raise LabError("--several-turns is 0 or more, --identity-repeats 1 or more")
 
 
 def kept_apart(parts, world, trained):
@@ -84,7 +85,7 @@ def main(argv=None):
     world, identities = general.load_facts(args.general), general.load_identity(args.general)
     company, identity = dialogues.company_turns(facts), dialogues.identity_turns(identities)
     sentences = [{"text": text} for fact in facts if args.sentences for text in split_sentences(fact)[0]]
-    domain = company["train"] + identity["train"]
+    domain = company["train"] + identity["train"] * args.identity_repeats
     replayed = dialogues.replayed_facts(world)
     wanted = round(args.replay / (1 - args.replay) * (len(domain) + args.several_turns + len(sentences)))
     replay = dialogues.replay_turns(replayed, wanted, args.seed)
@@ -115,7 +116,7 @@ def main(argv=None):
         "valid": len(held),
         "probes": guard["probes against training"]["kept"],
         "company": len(company["train"]),
-        "identity": len(identity["train"]),
+        "identity": len(identity["train"]) * args.identity_repeats,
         "several_turns": args.several_turns,
         "sentences": len(sentences),
         "replay": len(replay),
