@@ -13,6 +13,7 @@ from lab.leaks import Wording
 REPLAYED_SHARE = (
     0.75  # of the general facts; the others are never replayed, so that forgetting can be seen on them
 )
+PROGRAM_REPEATS = 2
 GENERAL_VALID = 40  # rows of facts that are not replayed: validation also watches what the mix does not protect
 
 
@@ -62,8 +63,8 @@ def replayed_facts(facts):
 
 
 def replay_turns(facts, wanted, seed):
-    """`wanted` general turns out of `facts`: every wording of the facts with a judge of their own, which are programs and
-    the first thing to be lost; the rest spread evenly, every fact once before any fact twice.
+    """`wanted` general turns out of `facts`: every wording of the facts with a judge of their own PROGRAM_REPEATS times,
+    for programs are the first thing to be lost; the rest spread evenly, every fact once before any fact twice.
 
     Returns fewer when there are not so many trained wordings.
     """
@@ -74,6 +75,8 @@ def replay_turns(facts, wanted, seed):
         draw.shuffle(questions)
         turns = [Turn(question, fact.answer, fact.accept, fact.where) for question in questions]
         rounds += [(-1 if fact.judge else place, draw.random(), turn) for place, turn in enumerate(turns)]
+        if fact.judge:
+            rounds += rounds[-len(turns) :] * (PROGRAM_REPEATS - 1)
     return [turn for _, _, turn in sorted(rounds, key=lambda item: item[:2])[:wanted]]
 
 
