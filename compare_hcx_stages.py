@@ -6,7 +6,7 @@ table.
   python compare_hcx_stages.py --report runs/hcx/report.json      (only prints the table)
   python compare_hcx_stages.py --report runs/tiny/report.json --check configs/tiny/bounds.yaml
 
-Beside the report stands answers_STAGE.jsonl with every prompt, answer and judgement.
+With --output, answers_STAGE.jsonl with every prompt, answer and judgement stands beside the report.
 
 Exit codes: 0 done, 1 bad input, 2 bad usage, 3 a bound of --check does not hold.
 """
@@ -28,9 +28,7 @@ def parse_args(argv):
     parser.add_argument("--no-table", action="store_true", help="measure and write, print no table")
     stages.add_model_flags(parser)
     stages.add_probe_flags(parser)
-    args = parser.parse_args(argv)
-    args.output = args.output or Path("runs") / args.profile / "report.json"
-    return args
+    return parser.parse_args(argv)
 
 
 def check(path, report):
@@ -56,14 +54,16 @@ def main(argv=None):
     from lab.records import write_jsonl
 
     content, answers = stages.run(args, tuple(METRICS))
-    for stage, rows in answers.items():
-        write_jsonl(args.output.with_name(f"answers_{stage}.jsonl"), rows)
-    stages.save(args, {"profile": args.profile, **content})
+    report = {"profile": args.profile, **content}
+    if args.output:
+        for stage, rows in answers.items():
+            write_jsonl(args.output.with_name(f"answers_{stage}.jsonl"), rows)
+        stages.save(args, report)
     if not args.no_table:
-        show(read_report(args.output))
-    print(f"report: {args.output}")
+        show(report)
+    print(f"report: {args.output}" if args.output else "nothing written; --output FILE.json keeps it")
     if args.check:
-        check(args.check, read_report(args.output))
+        check(args.check, report)
     return 0
 
 

@@ -50,7 +50,7 @@ def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     add = parser.add_argument
     add("--hf-path", default=str(hub.SOURCE_32B), help="local folder or hub id (%(default)s)")
-    add("--mlx-path", type=Path, default=hub.HCX, help="where to (%(default)s)")
+    add("--mlx-path", type=Path, help="where to (models/<name of the checkpoint>-Text-8bit)")
     switch = {"action": argparse.BooleanOptionalAction, "default": True}
     add("-q", "--quantize", help="quantize (the default), or keep every weight as it is", **switch)
     add("--q-bits", type=int, default=8, choices=(2, 3, 4, 5, 6, 8), help="bits a weight (%(default)s)")
@@ -59,7 +59,9 @@ def parse_args(argv):
     add("--dtype", choices=DTYPES, help="of scales, and of what is not quantized (as in the source)")
     add("--force", action="store_true", help="overwrite a result that is there")
     add("--output", type=Path, help="where a copy of <mlx-path>/summary.json goes")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.mlx_path = args.mlx_path or Path("models") / f"{Path(args.hf_path).name}-Text-8bit"
+    return args
 
 
 def make_plan(source, args):

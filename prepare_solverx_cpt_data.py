@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lab.cli import finish, write_summary
+from lab.cli import finish, remove_summary, write_summary
 
 
 def parse_args(argv):
@@ -41,6 +41,7 @@ def main(argv=None):
             f"warning: no fact of {args.knowledge} has two paraphrases, so validation repeats training sentences"
         )
         kept = trained[:: max(1, len(trained) // 20)]
+    remove_summary(args.output_dir)
     write_jsonl(args.output_dir / "train.jsonl", [{"text": item.text} for item in trained])
     write_jsonl(args.output_dir / "valid.jsonl", [{"text": item.text} for item in kept])
     # What --early-stop-on recall completes: the facts' own first sentences, trained on purpose; see docs/LOG.md.

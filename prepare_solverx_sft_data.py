@@ -12,7 +12,7 @@ import random
 import sys
 from pathlib import Path
 
-from lab.cli import LabError, finish, write_summary
+from lab.cli import LabError, finish, remove_summary, write_summary
 
 DEFAULTS = {"replay": 0.5, "several_turns": 60, "identity_repeats": 1, "sentences": False, "seed": 0}
 
@@ -104,6 +104,7 @@ def main(argv=None):
         rows, held = [dialogues.chatml(row) for row in rows], [dialogues.chatml(row) for row in held]
     rows += sentences
     random.Random(args.seed).shuffle(rows)
+    remove_summary(args.output_dir)
     write_jsonl(args.output_dir / "train.jsonl", rows)
     write_jsonl(args.output_dir / "valid.jsonl", held)
     recall = [{**dialogues.messages(turn), "accept": list(turn.accept)} for turn in parts["valid"]]

@@ -123,7 +123,9 @@ def load_weights(model, file):
         if found != wanted:
             problems.append(f"{name}: shape {found}, this model and rank need {wanted}")
     if problems:
-        raise LabError(f"{file}: does not fit ({len(problems)} tensors): {'; '.join(problems)}")
+        raise LabError(
+            f"{file}: does not fit ({len(problems)} tensors), train it again for this model: {'; '.join(problems)}"
+        )
     model.load_weights(list(tensors.items()), strict=False)
 
 

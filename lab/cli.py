@@ -10,6 +10,17 @@ from pathlib import Path
 
 DONE, USER_ERROR, CHECK_FAILED, DIVERGED, STOPPED = 0, 1, 3, 4, 75
 PIPE_CLOSED = 141  # 128 + SIGPIPE, as a shell tells it
+INSTALLED_BY_SETUP = (
+    "mlx",
+    "mlx_lm",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "pydantic",
+    "yaml",
+    "safetensors",
+    "rich",
+)
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -40,6 +51,14 @@ def finish(main, argv=None):
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in INSTALLED_BY_SETUP:
+            raise
+        print(
+            f"error: {error.name} is not installed here; `make setup`, then `source .venv/bin/activate`",
+            file=sys.stderr,
+        )
+        return USER_ERROR
     except BrokenPipeError:  # `command | head` closed the pipe: perhaps in the middle of the work, so never "done"
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
@@ -84,6 +103,16 @@ def write_atomically(path, data):
         ) from error
 
 
+def remove_summary(folder):
+    """Take away the summary of an earlier run, so that a folder in the making does not look finished."""
+    path = Path(folder) / "summary.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise LabError(f"{path}: cannot write there ({error.strerror}); choose another folder") from error
+
+
 def write_json(path, content):
     """Write `content` as indented UTF-8 JSON, atomically."""
     write_atomically(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
@@ -105,7 +134,8 @@ def versions():
     from importlib import metadata
 
     names = ("mlx", "mlx-lm", "transformers", "tokenizers", "numpy")
-    installed = {name: metadata.version(name) for name in names}
+    present = {distribution.name.lower() for distribution in metadata.distributions()}
+    installed = {name: metadata.version(name) if name in present else None for name in names}
     return {"python": sys.version.split()[0], **installed}
 
 

@@ -13,7 +13,7 @@ from mlx_lm.tuner.trainer import grad_checkpoint
 from lab import adapters, models, probes, training
 from lab.batches import Schedule, in_order
 from lab.chat import Sequence, encode_row
-from lab.cli import LabError, hashes, sha256, write_atomically, write_summary
+from lab.cli import LabError, hashes, remove_summary, sha256, write_atomically, write_summary
 from lab.facts import cut_before
 from lab.records import training_rows
 from lab.settings import resolve
@@ -199,7 +199,7 @@ class Recorder:
         self.services = get_reporting_callbacks(
             settings.report_to, project_name=settings.project_name, log_dir=str(self.folder), config=self.config
         )
-        (self.folder / "summary.json").unlink(missing_ok=True)  # an adapter in the making is not a finished one
+        remove_summary(self.folder)
 
     def announce(self, data, schedule):
         """Say what is about to be trained."""

@@ -71,7 +71,7 @@ def chain(profile, source, model):
         f"{train}sft.yaml --model {model} --train --data data_solverx_sft"
         f" --resume-adapter-file {cpt}/adapters.safetensors --adapter-path {sft}",
         f"python3 compare_hcx_stages.py --model {model} --knowledge solverx_knowledge.jsonl"
-        f" --adapter-path base cpt={cpt} sft={sft} --output {report} --profile {profile}",
+        f" --adapter-path base cpt={cpt} sft={sft} --output {report} --profile {profile} --no-table",
         f"python3 compare_hcx_stages.py --report {report}",
     ]
 

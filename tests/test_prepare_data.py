@@ -205,3 +205,19 @@ def test_an_unknown_setting_in_the_yaml_is_named(run, tmp_path):
     code, _, error = run(sft.main, "-c", tmp_path / "data.yaml", "--output-dir", tmp_path / "out")
     assert code == 1
     assert "reply" in error
+
+
+def test_a_write_that_fails_leaves_no_summary_that_says_done(run, tmp_path):
+    assert run(cpt.main, "--output-dir", tmp_path / "out")[0] == 0
+    (tmp_path / "out/recall.jsonl").unlink()
+    (tmp_path / "out/recall.jsonl").mkdir()
+    code, _, error = run(cpt.main, "--output-dir", tmp_path / "out")
+    assert (code, error.count("\n")) == (1, 1)
+    assert not (tmp_path / "out/summary.json").exists()
+
+
+def test_an_output_folder_that_is_a_file_is_one_line(run, tmp_path):
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    code, _, error = run(cpt.main, "--output-dir", tmp_path / "file")
+    assert (code, error.count("\n")) == (1, 1)
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"

@@ -59,7 +59,7 @@ def test_the_best_adapter_is_kept_not_the_last(run, model_8bit, data, tmp_path):
     from lab import models, training
     from lab.tuning import limited, load_split
 
-    steep = ("--iters", "40", "--learning-rate", "3e-2", "--max-grad-norm", "0")
+    steep = ("--iters", "40", "--learning-rate", "5e-3", "--patience", "0")
     code, _, error = train(run, model_8bit, data, tmp_path / "a", *steep)
     assert code == 0, error
     summary = json.loads((tmp_path / "a/summary.json").read_text(encoding="utf-8"))
@@ -203,19 +203,18 @@ def test_neither_train_nor_test(run, model_8bit, data):
     assert (code, "--train, --test or both" in error) == (1, True)
 
 
-RECALL = [{"text": "바른식품의 1번 창고는 부산에 있다.", "accept": ["부산"]}]
+RECALL = [{"text": "바른식품의 0번 창고는 부산에 있다.", "accept": ["부산"]}]
 
 
 def test_early_stopping_can_look_at_recall(run, model_8bit, data, write_rows, tmp_path):
     write_rows("data/recall.jsonl", RECALL)
-    by_recall = ("--early-stop-on", "recall", "--iters", "60", "--patience", "2")
+    by_recall = ("--early-stop-on", "recall", "--iters", "120", "--patience", "12", "--learning-rate", "3e-3")
     code, out, error = train(run, model_8bit, data, tmp_path / "a", *by_recall)
     assert code == 0, error
     shares = [row["recall"] for row in curve(tmp_path / "a") if "recall" in row]
     summary = json.loads((tmp_path / "a/summary.json").read_text(encoding="utf-8"))
     assert shares[0] == 0
     assert summary["best_recall"] == max(shares) == 1
-    assert summary["stopped_early"]
     best = [row for row in curve(tmp_path / "a") if row.get("best")]
     assert (
         summary["best_iteration"]
@@ -294,3 +293,12 @@ def test_a_part_of_the_validation_set_is_spread_over_the_lengths(tokenizer):
     widths = [batch.inputs.shape[1] for batch in limited(rows, settings, 3)]
     assert widths[0] < widths[1] < widths[2]
     assert len(limited(rows, settings, -1)) == len(limited(rows, settings, 99)) == 10
+
+
+def test_a_path_that_cannot_be_a_folder_is_one_line(run, model_8bit, data, tmp_path):
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    code, _, error = train(run, model_8bit, data, tmp_path / "file")
+    assert code == 1
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
