@@ -3,7 +3,7 @@
 It trains a tokenizer and, from scratch for a fixed number of steps, a small text model on the authored Korean world, and
 writes both in the file layout of HyperCLOVA X SEED Think 32B: a vision-language config, sharded bfloat16 safetensors with
 an index, vision tower and projector keys (random: nothing in this lab looks at pictures), tokenizer, chat template.
-The same machine gives the same bytes. It takes about 25 minutes on 2 quiet cores; the checkpoint appears whole, with
+The same machine gives the same bytes. It takes 28 minutes on 2 cores beside other work; the checkpoint appears whole, with
 summary.json, or not at all.
 
 Exit codes: 0 built, 1 bad input, 2 bad usage.
