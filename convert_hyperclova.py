@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import checkpoints, hub, hyperclovax
+from lab import building, checkpoints, hub, hyperclovax
 from lab.checkpoints import Tensor
 from lab.cli import LabError, finish, write_atomically, write_json, write_summary
 
@@ -110,8 +110,8 @@ def build(folder, plan, args):
     """Write the converted model into `folder`, check it, and write its summary last; returns the results."""
     from lab import conversion
 
-    shards = checkpoints.plan_shards(made for _, made in plan.steps)
-    checkpoints.write_checkpoint(folder, shards, conversion.stream(plan, args), plan.parameters)
+    shards = building.plan_shards(made for _, made in plan.steps)
+    building.write_checkpoint(folder, shards, conversion.stream(plan, args), plan.parameters)
     write_json(folder / "config.json", plan.config)
     for path in checkpoints.carried_files(plan.source):
         shutil.copyfile(path, folder / path.name)
@@ -150,9 +150,9 @@ def report(results, args):
 
 def main(argv=None):
     args = parse_args(argv)
-    checkpoints.refuse_target(args.mlx_path, args.hf_path, args.force)
+    building.refuse_target(args.mlx_path, args.hf_path, args.force)
     plan = make_plan(hub.find_checkpoint(args.hf_path), args)
-    with checkpoints.building(args.mlx_path, plan.output_bytes) as folder:
+    with building.building(args.mlx_path, plan.output_bytes) as folder:
         from lab import device  # before everything else of MLX
 
         print(device.describe(), flush=True)

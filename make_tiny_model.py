@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from lab import checkpoints, hub
+from lab import building, hub
 from lab.cli import finish, hashes, write_atomically, write_summary
 
 
@@ -36,7 +36,7 @@ def parse_args(argv):
 
 def main(argv=None):
     args = parse_args(argv)
-    checkpoints.refuse_target(args.mlx_path, args.data, args.force)
+    building.refuse_target(args.mlx_path, args.data, args.force)
     from lab import pretraining
 
     started, inputs = time.monotonic(), hashes([args.data])
@@ -44,7 +44,7 @@ def main(argv=None):
     template = args.data / "chat_template.jinja"
     tokenizer = pretraining.train_tokenizer(documents, template)
     # entered before the training, so that a full disk or a folder that cannot be written is told at once
-    with checkpoints.building(args.mlx_path, pretraining.CHECKPOINT_BYTES) as folder:
+    with building.building(args.mlx_path, pretraining.CHECKPOINT_BYTES) as folder:
         model, curve = pretraining.pretrain(tokenizer, documents, args)
         pretraining.save_checkpoint(folder, model, tokenizer, template, args.seed)
         minutes = (time.monotonic() - started) / 60

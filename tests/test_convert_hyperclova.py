@@ -18,7 +18,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import llama
 
 import convert_hyperclova
-from lab import checkpoints, conversion, hyperclovax, pretraining
+from lab import building, checkpoints, conversion, hyperclovax, pretraining
 from lab.cli import CheckFailed, finish
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -259,8 +259,8 @@ def test_several_output_shards(make, tmp_path):
     plan = convert_hyperclova.make_plan(make(), args)
     out = tmp_path / "out"
     out.mkdir()
-    shards = checkpoints.plan_shards([made for _, made in plan.steps], limit=20_000)
-    checkpoints.write_checkpoint(out, shards, conversion.stream(plan, args), plan.parameters)
+    shards = building.plan_shards([made for _, made in plan.steps], limit=20_000)
+    building.write_checkpoint(out, shards, conversion.stream(plan, args), plan.parameters)
     sizes = [file.stat().st_size for file in out.glob("model-*-of-*.safetensors")]
     assert len(sizes) == len(shards) > 2
     assert mx.load(str(next(out.glob("*.safetensors"))), return_metadata=True)[1] == {"format": "mlx"}
