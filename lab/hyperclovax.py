@@ -1,218 +1,142 @@
-"""HyperCLOVA X SEED checkpoints as mlx-lm's stock `llama`: which setting becomes which, and which tensor.
+"""HyperCLOVA X SEED checkpoints as mlx-lm's stock `llama` or `glm4`: what each output tensor is made of.
 
-With neutral multipliers and no post norms the text part of HyperCLOVA X SEED Think 32B is term for term a
-llama (source: transformers 5.23, models/hyperclovax). What is not neutral is refused by name, never guessed.
-Plain Python: no tensor is touched.
+The text model is term for term a llama or, with post norms (Peri-LN), a glm4; multipliers (MuP) are folded into
+the weights (source: transformers 5.23, models/hyperclovax). What cannot be expressed is refused by name, never
+guessed. Plain Python on config and headers: no value is touched.
 """
 
-import json
-import math
-import re
-from collections import Counter
+from dataclasses import dataclass
 
+from lab import folding, keymaps
 from lab.cli import LabError
+from lab.folding import Piece, Recipe
+from lab.textconfig import VISION_V1, VISION_V2, read_config, read_settings
 
-LEFT = {  # prefixes of what is no part of the text model
-    "model.vision_model.": "vision tower",
-    "model.vision_tower.": "vision tower",
-    "model.mm_projector.": "projector",
-    "model.vision_projector.": "projector",
-    "model.projector.": "projector",  # how transformers 5.23 saves a loaded mm_projector again
-}
-PREFIXES = (  # (prefix in a checkpoint, prefix in llama), the most particular first
-    ("model.language_model.model.", "model."),  # as on the hub
-    ("model.language_model.lm_head.", "lm_head."),
-    ("model.language_model.", "model."),  # as transformers saves it again
-    ("model.", "model."),  # a text model alone
-    ("lm_head.", "lm_head."),
-)
-NEUTRAL = {"embedding_multiplier": 1.0, "residual_multiplier": 1.0, "logits_scaling": 1.0}
-NUMBERS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
-FLOATS = ("BF16", "F16", "F32")
-FULL = "full_attention"
-VISION, TEXT = ("vlm", "hyperclovax_vision_v2"), ("hyperclovax", "llama")
+__all__ = ["Piece", "Recipe", "TextModel", "read_config", "text_model"]
+PREFIXES = {None: keymaps.TEXT}
+PREFIXES |= dict.fromkeys(VISION_V2, keymaps.VISION_V2) | dict.fromkeys(VISION_V1, keymaps.VISION_V1)
+OPTIONAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def read_config(path):
-    """The content of a config.json, which may carry `#` comments. Raises LabError with file and line."""
-    try:
-        config = json.loads(without_comments(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise LabError(f"{path}: no such file; give the folder of a checkpoint") from error
-    except UnicodeDecodeError as error:
-        raise LabError(f"{path}: not UTF-8 (byte {error.start}); download it again") from error
-    except json.JSONDecodeError as error:
-        raise LabError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); download it again") from error
-    if not isinstance(config, dict):
-        raise LabError(f"{path}:1: not a JSON object; download it again")
-    return config
+@dataclass(frozen=True)
+class TextModel:
+    """How to make the text model of a checkpoint.
 
-
-def without_comments(text):
-    """JSON `text` without its `#` comments. Line numbers stay, and so does a `#` inside a string."""
-    return re.sub(r'("(?:\\.|[^"\\\n])*")|#[^\n]*', lambda match: match[1] or "", text)
-
-
-def llama_config(config, names, path):
-    """The config.json of the same text model as an mlx-lm `llama`.
-
-    `config` is the checkpoint's, `names` its tensors' (for the post norms), `path` the file for messages.
-    Raises LabError that lists every setting that is missing or that `llama` cannot express.
+    `config` is mlx-lm's config.json without quantization and dtype; `recipes` are in the order in which the
+    source is read, that of their first pieces; `left` is {what: how many tensors left out}; `folded` holds
+    sentences for the model card; `family` says what kind of checkpoint it is, for people.
     """
-    text = _text_part(config, path)
-    faults = [f"{key} is {text.get(key)!r}, not a size" for key in NUMBERS if not _is_size(text.get(key))]
-    if faults:
-        raise LabError(f"{path}: {'; '.join(faults)}; mend the file or download it again")
-    heads = text["num_attention_heads"]
-    sizes = {
-        "num_key_value_heads": text.get("num_key_value_heads") or heads,
-        "head_dim": text.get("head_dim") or text["hidden_size"] // heads,
+
+    config: dict
+    recipes: list
+    left: dict
+    folded: list
+    family: str
+
+
+def text_model(config, tensors, path):
+    """The TextModel of a checkpoint: `config` is its config.json's content, `tensors` {name: Tensor}.
+
+    `path` is that config.json, for messages. Raises LabError that lists every fault of config and tensors.
+    """
+    settings = read_settings(config, path)
+    text, left, misfits = keymaps.sort_tensors(tensors, PREFIXES[settings.container])
+    post_norms, tied = _has_post_norms(settings, text), _is_tied(settings, text)
+    if post_norms:
+        settings.faults += _not_in_glm4(settings)
+        misfits += _unlike_pairs(text)
+    if settings.sizes:
+        layer = keymaps.layer_shapes(settings.sizes, post_norms, settings.attention_bias, settings.mlp_bias)
+        misfits += keymaps.misfits(text, settings.sizes, layer, head=not tied)
+    _refuse(settings.faults, misfits, path)
+    untie = tied and (
+        post_norms or not settings.factors.keys().isdisjoint(("embedding_multiplier", "logits_scaling"))
+    )
+    return TextModel(
+        mlx_config(settings, post_norms, tied and not untie),
+        folding.make_recipes(text, settings.factors, post_norms, untie),
+        dict(sorted(left.items())),
+        folding.describe(settings.text, settings.factors, post_norms, untie) + _kept_head(settings, tied),
+        settings.family,
+    )
+
+
+def _has_post_norms(settings, text):
+    """use_post_norm's default differs between versions, so the tensors must bear it out."""
+    found = keymaps.has_post_norms(text)
+    if settings.post_norms and not found:
+        settings.faults.append("use_post_norm is true, but there is no post_norm1 or post_norm2 tensor")
+    if settings.post_norms is False and found:
+        settings.faults.append("use_post_norm is false, but there are post_norm1 or post_norm2 tensors")
+    return found and settings.kind != "llama"
+
+
+def _is_tied(settings, text):
+    """Whether the embeddings serve as lm_head, too: so it is said, and the file has no lm_head.
+
+    An lm_head in the file is used whatever is said, as in transformers 5.23, so that a copy costs memory and another
+    one counts. Around a Think-32B transformers goes by the outer setting, and saves true there by default.
+    """
+    outer = settings.tied_outside if settings.container in VISION_V2 else None
+    return keymaps.HEAD not in text and bool(settings.tied if outer is None else outer)
+
+
+def _kept_head(settings, tied):
+    if tied or not settings.tied or settings.tied_outside is False:
+        return []
+    return ["lm_head is that of the file, although config.json says that it is tied"]
+
+
+def _not_in_glm4(settings):
+    said = {
+        "attention_bias is true, and glm4 has no bias in o_proj": settings.attention_bias,
+        "mlp_bias is true, and glm4 has no bias there": settings.mlp_bias,
+        f"rope_type is {(settings.rope_scaling or {}).get('rope_type')!r}, and glm4 knows none": settings.rope_scaling,
     }
-    faults = [f"{key} is {value!r}, not a size" for key, value in sizes.items() if not _is_size(value)]
-    if not faults and heads % sizes["num_key_value_heads"]:
-        faults = [f"num_key_value_heads {sizes['num_key_value_heads']} does not divide {heads} heads"]
+    return [f"{what} (mlx-lm's model with post norms)" for what, found in said.items() if found]
+
+
+def _unlike_pairs(text):
+    """Faults: gate and up, which glm4 holds in one tensor, of different number formats."""
+    pairs = [(gate, text.get(name.replace(folding.GATE, folding.UP), gate)) for name, gate in text.items()]
+    return [
+        f"{gate.name} holds {gate.dtype} and {up.name} {up.dtype}, and glm4 joins the two"
+        for gate, up in pairs
+        if gate.dtype != up.dtype
+    ]
+
+
+def _refuse(faults, misfits, path):
+    """Raise LabError with every fault of the config and every misfit of the tensors, where there is one."""
+    said = []
     if faults:
-        raise LabError(f"{path}: {'; '.join(faults)}; mend the file or download it again")
-    theta, faults = _rope_theta(text)
-    faults += _not_neutral(text, sizes["head_dim"]) + _post_norm_faults(text, names)
-    if not isinstance(text.get("rms_norm_eps"), float):
-        faults.append(f"rms_norm_eps is {text.get('rms_norm_eps')!r}, not a number")
-    if faults:
-        what = "only what stock llama computes is converted for now"
-        raise LabError(f"{path}: {'; '.join(faults)}; {what}: mend the file or use another checkpoint")
-    optional = {"max_position_embeddings": text.get("max_position_embeddings")}
-    optional |= {key: _first(key, text, config) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        what = "only what mlx-lm's stock llama or glm4 computes is converted"
+        said.append(f"{path}: {'; '.join(faults)}; {what}: mend the file or use another checkpoint")
+    if misfits:
+        listed = "; ".join(misfits)
+        said.append(f"{path.parent}: tensors do not fit config.json: {listed}; download it again, or mend that")
+    if said:
+        raise LabError("; ".join(said))
+
+
+def mlx_config(settings, post_norms, tied):
+    """mlx-lm's config.json of the text model, without quantization and dtype."""
+    optional = {
+        "rope_scaling": settings.rope_scaling,
+        "max_position_embeddings": settings.text.get("max_position_embeddings"),
+        **{key: settings.first(key) for key in OPTIONAL},
+    }
     return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        **{key: text[key] for key in NUMBERS},
-        **sizes,
+        "architectures": ["Glm4ForCausalLM" if post_norms else "LlamaForCausalLM"],
+        "model_type": "glm4" if post_norms else "llama",
+        **settings.sizes,
         "hidden_act": "silu",
-        "rms_norm_eps": text["rms_norm_eps"],
-        "rope_theta": theta,
-        "attention_bias": bool(text.get("attention_bias")),
-        "mlp_bias": bool(text.get("mlp_bias")),
-        # Written out: mlx-lm takes true where it is missing, and then drops lm_head in silence.
-        "tie_word_embeddings": bool(_first("tie_word_embeddings", text, config)),
+        "rms_norm_eps": settings.eps,
+        "rope_theta": settings.theta,
+        **({"partial_rotary_factor": 1.0, "rope_traditional": False} if post_norms else {}),
+        "attention_bias": bool(settings.attention_bias),
+        "mlp_bias": bool(settings.mlp_bias),
+        # Written out: mlx-lm's llama takes true where it is missing, and then drops lm_head in silence.
+        "tie_word_embeddings": tied,
         **{key: value for key, value in optional.items() if value is not None},
     }
-
-
-def _text_part(config, path):
-    kind = config.get("model_type")
-    text = config.get("text_config") if kind in VISION else config
-    inner = text.get("model_type") if isinstance(text, dict) else None
-    if inner not in TEXT:
-        what = f"model_type {kind!r}" + (f" with a text_config of {inner!r}" if text is not config else "")
-        remedy = f"give one of {', '.join(TEXT)}, alone or as the text_config of {' or '.join(VISION)}"
-        raise LabError(f"{path}: {what} is not converted; {remedy}")
-    if any(part.get(key) for part in (text, config) for key in ("quantization", "quantization_config")):
-        raise LabError(f"{path}: this checkpoint is quantized already; give the bfloat16 one")
-    return text
-
-
-def _is_size(value):
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _first(key, *parts):
-    return next((part[key] for part in parts if part.get(key) is not None), None)
-
-
-def _rope_theta(text):
-    """(theta, faults). transformers 5 moved rope_theta into rope_parameters."""
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    if not isinstance(rope, dict):
-        return None, [f"rope_parameters or rope_scaling is {rope!r}, not an object"]
-    kind = _first("rope_type", rope) or _first("type", rope) or "default"
-    faults = [] if kind == "default" else [f"rope_type is {kind!r} (neutral: 'default')"]
-    if (partial := _first("partial_rotary_factor", rope, text)) not in (None, 1):
-        faults.append(f"partial_rotary_factor is {partial!r} (neutral: 1)")
-    found = [part["rope_theta"] for part in (rope, text) if part.get("rope_theta") is not None]
-    if len(set(found)) != 1:
-        faults.append(f"rope_theta is both {found[0]} and {found[1]}" if found else "rope_theta is missing")
-    return found[0] if found else None, faults
-
-
-def _not_neutral(text, head_dim):
-    faults = []
-    for key, neutral in {**NEUTRAL, "attention_multiplier": head_dim**-0.5}.items():
-        value = text.get(key, neutral)
-        if value is None:  # "neutral" in transformers, too
-            continue
-        if not isinstance(value, int | float) or not math.isclose(value, neutral, rel_tol=1e-6):
-            faults.append(f"{key} is {value!r} (neutral: {neutral!r})")
-    if text.get("hidden_act", "silu") != "silu":
-        faults.append(f"hidden_act is {text['hidden_act']!r} (neutral: 'silu')")
-    if other := set(text.get("layer_types") or [FULL]) - {FULL}:
-        faults.append(f"layer_types holds {', '.join(sorted(other))} (neutral: {FULL} only)")
-    return faults
-
-
-def _post_norm_faults(text, names):
-    """use_post_norm's default differs between versions, so the tensors must bear it out."""
-    said = text.get("use_post_norm")
-    if not any(re.search(r"\.post_norm[12]\.", name) for name in names):
-        return ["use_post_norm is true, but there is no post_norm1 or post_norm2 tensor"] if said else []
-    if said is False:
-        return ["use_post_norm is false, but there are post_norm1 or post_norm2 tensors"]
-    return [f"use_post_norm is {said!r} and there are post norms (neutral: false and none)"]
-
-
-def llama_shapes(config):
-    """The tensors of a llama with this config, {name: shape}: weights (outputs, inputs), norms (hidden,)."""
-    hidden, inner, width = config["hidden_size"], config["intermediate_size"], config["head_dim"]
-    queries, keys = config["num_attention_heads"] * width, config["num_key_value_heads"] * width
-    attention = {"q": (queries, hidden), "k": (keys, hidden), "v": (keys, hidden), "o": (hidden, queries)}
-    mlp = {"gate": (inner, hidden), "up": (inner, hidden), "down": (hidden, inner)}
-    layer = {f"{name}.weight": (hidden,) for name in ("input_layernorm", "post_attention_layernorm")}
-    for part, linears, bias in (("self_attn", attention, "attention_bias"), ("mlp", mlp, "mlp_bias")):
-        layer |= {f"{part}.{name}_proj.weight": shape for name, shape in linears.items()}
-        if config[bias]:
-            layer |= {f"{part}.{name}_proj.bias": shape[:1] for name, shape in linears.items()}
-    vocabulary = (config["vocab_size"], hidden)
-    shapes = {"model.embed_tokens.weight": vocabulary, "model.norm.weight": (hidden,)}
-    for number in range(config["num_hidden_layers"]):
-        shapes |= {f"model.layers.{number}.{name}": shape for name, shape in layer.items()}
-    if not config["tie_word_embeddings"]:
-        shapes["lm_head.weight"] = vocabulary
-    return shapes
-
-
-def llama_name(name):
-    """What llama calls the text tensor `name` of any of the layouts; `name` itself where none has it."""
-    for there, here in PREFIXES:
-        if name.startswith(there):
-            return here + name.removeprefix(there)
-    return name
-
-
-def match_tensors(tensors, config, folder):
-    """(taken, left): {llama name: Tensor} in the order of `tensors`, and {what it is: how many} left out.
-
-    `tensors` is {name: lab.checkpoints.Tensor}, `config` that of llama_config. Raises LabError that lists
-    every tensor that is missing, unexpected, there twice, of another shape, or no floating-point number.
-    """
-    shapes = llama_shapes(config)
-    taken, left, faults = {}, Counter(), []
-    for name, tensor in tensors.items():
-        part = next((label for prefix, label in LEFT.items() if name.startswith(prefix)), None)
-        if part or name.endswith(".rotary_emb.inv_freq"):
-            left[part or "rotary buffers"] += 1
-            continue
-        here = llama_name(name)
-        if here not in shapes:
-            faults.append(f"unexpected {name}")
-            continue
-        if here in taken:
-            faults.append(f"{name} is there twice, also as {taken[here].name}")
-        if tuple(tensor.shape) != shapes[here]:
-            faults.append(f"{name} has shape {tensor.shape}, wanted is {shapes[here]}")
-        if tensor.dtype not in FLOATS:
-            faults.append(f"{name} holds {tensor.dtype}, wanted is {', '.join(FLOATS)}")
-        taken[here] = tensor
-    faults += [f"missing {name}" for name in shapes if name not in taken]
-    if faults:
-        listed = "; ".join(faults)
-        raise LabError(f"{folder}: tensors do not fit config.json: {listed}; download it again, or mend that")
-    return taken, dict(sorted(left.items()))
