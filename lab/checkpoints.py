@@ -1,23 +1,36 @@
-"""Safetensors checkpoints, read: every fault is named before any work.
+"""Checkpoint folders, read: index and shards are held against each other, every fault is named before any work.
 
-Plain Python on the headers; no tensor is touched here. The format (source: huggingface.co/docs/safetensors):
-8 bytes with the length of the header, little-endian; the header, JSON; the tensors' bytes without gaps.
+Plain Python on the headers (lab/headers.py); no tensor is touched here.
 """
 
-import hashlib
-import json
-import math
+import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
-from lab.cli import LabError, read_json
+from lab import cache
+from lab.cli import LabError
+from lab.headers import (
+    AGAIN,
+    LIMIT,
+    REPLACE,
+    UNTRUE,
+    Fault,
+    Tensor,
+    header_sha256,
+    open_file,
+    parse,
+    read_shard,
+    refuse_pointer,
+    shown,
+    strict_json,
+)
+
+__all__ = ["AGAIN", "Tensor", "header_sha256", "read_shard", "refuse_pointer"]  # of a single file, for importers
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-HEADER_LIMIT = 100_000_000  # bytes; the format's own limit
-WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "BOOL": 1}  # bytes an element
-WIDTHS |= {f"{sign}{bits}": bits // 8 for sign in "IU" for bits in (8, 16, 32, 64)}
-AGAIN = "download it again (`hf download` fetches only what is missing)"
+SHARDS = "model*.safetensors"
+LISTED = 50  # faults of one kind in an error, then how many more there are
+BEGINNING = 65536  # bytes of README.md or LICENSE that are looked at
 # What travels with the weights, besides config.json.
 CARRIED = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -26,122 +39,150 @@ CARRIED = (
 )
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """A tensor in a file: `dtype` as safetensors spells it ("BF16"), `shard` None while it is not written.
-
-    `offset` is the place of its first byte in that file.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple
-    shard: Path | None = None
-    offset: int = 0
-
-    @property
-    def size(self):
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self):
-        """Size in bytes."""
-        return self.size * WIDTHS[self.dtype]
-
-
-def read_checkpoint(folder):
+def read_checkpoint(folder, absent=None):
     """The tensors of a checkpoint folder as {name: Tensor}, shard by shard, in the order of the bytes.
 
-    Raises LabError, with file and remedy, for a missing, truncated or overlong shard, a git-lfs pointer, an
-    index entry that leads out of the folder, and an index and shards that do not name the same tensors.
+    `absent` is called with the names of shards that are not there and returns {name: (header, size of the file in
+    bytes)}. Raises LabError, with file and remedy, that lists each missing, additional, broken, truncated or overlong
+    shard, each git-lfs pointer and link that leads out; or what index and shards say differently.
     """
     folder = Path(folder)
-    if not (folder / INDEX).exists():
-        if not (folder / SINGLE).exists():
-            raise LabError(f"{folder}: neither {INDEX} nor {SINGLE} in it; {AGAIN}")
-        return {tensor.name: tensor for tensor in read_shard(folder / SINGLE)}
-    where = weight_map(folder)
-    shards = sorted(set(where.values()))
-    if missing := [shard for shard in shards if not (folder / shard).is_file()]:
-        raise LabError(f"{folder / INDEX}: names files that are not there: {'; '.join(missing)}; {AGAIN}")
-    tensors, faults = {}, []
+    where, total = read_index(folder)
+    shards = sorted(set(where.values())) if where else [SINGLE]
+    known = _headers_of_absent(folder, shards, absent)
+    found, faults = {}, _additional(folder, shards)
     for shard in shards:
-        found = {tensor.name: tensor for tensor in read_shard(folder / shard)}
-        named = {name for name, file in where.items() if file == shard}
-        faults += [f"{name} not in {shard}" for name in sorted(named - found.keys())]
-        faults += [f"{name} in {shard} but not in the index" for name in sorted(found.keys() - named)]
-        tensors |= found
+        try:
+            cache.refuse_outside(folder / shard)
+            found[shard] = parse(*known[shard], folder / shard) if shard in known else read_shard(folder / shard)
+        except Fault as fault:
+            faults.append(Fault(fault.what, "choose another revision") if shard in known else fault)
     if faults:
-        raise LabError(f"{folder / INDEX}: does not fit its shards: {'; '.join(faults)}; {AGAIN}")
+        raise LabError(_together(faults))
+    tensors = {tensor.name: tensor for shard in shards for tensor in found[shard]}
+    if not tensors:
+        raise LabError(f"{folder / SINGLE}: holds no tensors; {AGAIN}")
+    _compare(folder, where, total, found)
     return tensors
 
 
 def weight_map(folder):
     """The index of a checkpoint folder, {tensor name: file name}. Raises LabError for a file elsewhere."""
-    index = folder / INDEX
-    refuse_pointer(index)
-    content = read_json(index, AGAIN)
+    if where := read_index(folder)[0]:
+        return where
+    raise LabError(f"{folder / INDEX}: no such file; {AGAIN}")
+
+
+def shards_of(folder):
+    """The names of the shards that a checkpoint folder's index names, sorted. Raises LabError as read_index."""
+    return sorted(set((read_index(folder)[0] or {"": SINGLE}).values()))
+
+
+def read_index(folder):
+    """(the index {tensor name: file name}, total_size or None) of a checkpoint folder; (None, None) for none.
+
+    Raises LabError where it is broken, or names what is no file beside it.
+    """
+    index = Path(folder) / INDEX
+    if not os.path.lexists(index):
+        return None, None
+    content = read_strictly(index)
     where = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(where, dict) or not where:
-        raise LabError(f'{index}: no "weight_map" of tensor names to file names; {AGAIN}')
+        raise LabError(f'{index}: no "weight_map" of tensor names to file names; {REPLACE}')
     # A bare file name cannot be absolute, hold "..", or lead out of the folder.
-    bare = re.compile(r"[^/\\:]+\.safetensors")
-    if outside := sorted({repr(file) for file in where.values() if not bare.fullmatch(str(file))}):
-        what = f"names what is no .safetensors file beside it: {'; '.join(outside)}"
-        raise LabError(f"{index}: {what}; do not use this checkpoint")
-    return where
+    bare = re.compile(r"[^/\\:\x00-\x1f\x7f-\x9f\u2028\u2029]{1,200}\.safetensors")
+    if outside := {shown(repr(file)) for file in where.values() if not bare.fullmatch(str(file))}:
+        what = f"names what is no .safetensors file beside it: {'; '.join(_cut(sorted(outside)))}"
+        raise LabError(f"{index}: {what}; {UNTRUE}")
+    metadata = content.get("metadata", {})
+    return where, metadata.get("total_size") if isinstance(metadata, dict) else None
 
 
-def read_shard(path):
-    """The Tensors of a safetensors file, in the order of its bytes. Raises LabError where it is not whole."""
-    refuse_pointer(path)
-    raw, size = _raw_header(path)
+def read_strictly(path):
+    """The content of a JSON file beside the weights. Raises LabError for what is none, a link that leads out, ..."""
+    cache.refuse_outside(path)
+    with open_file(path) as file:
+        raw = file.read(LIMIT + 1)
     try:
-        header = json.loads(raw)
-        header.pop("__metadata__", None)
-        tensors, position = [], 0
-        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            tensor = Tensor(name, entry["dtype"], tuple(entry["shape"]), path, 8 + len(raw) + position)
-            wanted = [position, position + tensor.nbytes]
-            if entry["data_offsets"] != wanted or min(tensor.shape, default=0) < 0:
-                raise ValueError(f"the bytes of {name} do not follow on, or do not fit its shape")
-            tensors.append(tensor)
-            position += tensor.nbytes
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise LabError(f"{path}: broken safetensors header ({reason}); {AGAIN}") from error
-    if (promised := 8 + len(raw) + position) != size:
-        what = "truncated" if size < promised else "too long"
-        raise LabError(f"{path}: {what}: {size} bytes, its header promises {promised}; {AGAIN}")
-    return tensors
-
-
-def header_sha256(path):
-    """The hexadecimal SHA-256 of a safetensors file's header: names, shapes and number formats, no values."""
-    return hashlib.sha256(_raw_header(path)[0]).hexdigest()
-
-
-def _raw_header(path):
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > size - 8 or length > HEADER_LIMIT:
-            what = f"truncated, or no safetensors file: {size} bytes, and its header would take {length}"
-            raise LabError(f"{path}: {what}; {AGAIN}")
-        return file.read(length), size
-
-
-def refuse_pointer(path):
-    """Raise LabError where `path` is a git-lfs pointer, which git leaves where it did not fetch the file."""
-    with open(path, "rb") as file:
-        if file.read(40).startswith(b"version https://git-lfs"):
-            raise LabError(f"{path}: a git-lfs pointer, not the file; run `git lfs pull` there, or {AGAIN}")
+        if len(raw) > LIMIT:
+            raise ValueError(f"more than {LIMIT} bytes")
+        return strict_json(raw)
+    except (ValueError, RecursionError) as error:
+        raise LabError(f"{path}:{getattr(error, 'lineno', 1)}: not valid JSON ({error}); {REPLACE}") from error
 
 
 def carried_files(folder):
-    """The files of a checkpoint that travel with its weights. Raises LabError for a git-lfs pointer."""
+    """The files of a checkpoint that travel with its weights. Raises LabError for a git-lfs pointer, a link out."""
     paths = [folder / name for name in CARRIED if (folder / name).is_file()]
     for path in paths:
+        cache.refuse_outside(path)
         refuse_pointer(path)
     return paths
+
+
+def licence_of(folder):
+    """The licence that README.md's front matter names, else LICENSE's first line, else None. Raises for a link out."""
+    readme, licence = (folder / name for name in ("README.md", "LICENSE"))
+    front = re.match(r"---\n(.*?)\n---", _beginning(readme), re.DOTALL)
+    named = (
+        dict(re.findall(r"^(license|license_name): *['\"]?([^'\"\n]+?)['\"]? *$", front[1], re.M)) if front else {}
+    )
+    first = next((line.strip() for line in _beginning(licence).splitlines() if line.strip()), None)
+    if named.get("license") == "other":  # which says that it is none of the usual ones
+        del named["license"]
+    found = named.get("license_name") or named.get("license") or first
+    return shown(found) if found else None
+
+
+def _beginning(path):
+    if not path.is_file():
+        return ""
+    cache.refuse_outside(path)
+    with open_file(path) as file:
+        return file.read(BEGINNING).decode("utf-8", errors="replace").replace("\r\n", "\n")
+
+
+def _headers_of_absent(folder, shards, absent):
+    """{shard: (header, size of the file)} for what is not in `folder`, from `absent`, or LabError without it."""
+    missing = [shard for shard in shards if not os.path.lexists(folder / shard)]
+    if not missing or absent is not None:
+        return absent(missing) if missing else {}
+    if missing == [SINGLE]:
+        raise LabError(f"{folder}: neither {INDEX} nor {SINGLE} in it; {AGAIN}")
+    raise LabError(f"{folder / INDEX}: names files that are not there: {'; '.join(_cut(missing))}; {AGAIN}")
+
+
+def _additional(folder, shards):
+    """A Fault for the shards in `folder` that no index names: they may be another model's."""
+    extra = sorted(shown(path.name) for path in folder.glob(SHARDS) if path.name not in shards)
+    what = f"{folder}: holds shards that its index does not name: {'; '.join(_cut(extra))}"
+    return [Fault(what, "move them away, or download the index that goes with them")] if extra else []
+
+
+def _compare(folder, where, total, found):
+    """Raise LabError where the index, if there is one, and the `found` {shard: Tensors} say different things."""
+    if where is None:
+        return
+    inside = {(tensor.name, shard) for shard, tensors in found.items() for tensor in tensors}
+    named = set(where.items())
+    faults = [f"{shown(name)} not in {shard}" for name, shard in sorted(named - inside)]
+    faults += [f"{shown(name)} in {shard} but not in the index" for name, shard in sorted(inside - named)]
+    nbytes = sum(tensor.nbytes for tensors in found.values() for tensor in tensors)
+    if total is not None and (isinstance(total, bool) or total != nbytes):
+        faults.append(f"total_size is {shown(total)}, the tensors have {nbytes} bytes")
+    if faults:
+        raise LabError(f"{folder / INDEX}: does not fit its shards: {'; '.join(_cut(faults))}; {REPLACE}")
+
+
+def _together(faults):
+    """One line for `faults`: all that is wrong, and each remedy once."""
+    whats = {fault.remedy: [] for fault in faults}
+    for fault in faults:
+        whats[fault.remedy].append(fault.what)
+    return "; ".join(f"{'; '.join(_cut(those))}; {remedy}" for remedy, those in whats.items())
+
+
+def _cut(items):
+    more = len(items) - LISTED
+    return items if more <= 0 else [*items[:LISTED], f"and {more} more"]

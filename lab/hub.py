@@ -1,16 +1,93 @@
-"""Where a model is: a local folder, or the Hugging Face hub, from which it is downloaded. What to do if it is missing."""
+"""Where a model is: a local folder, or the Hugging Face hub, from which it is fetched. What to do if it is missing."""
 
+import os
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.checkpoints import CARRIED, INDEX
+from lab import cache, checkpoints
 from lab.cli import LabError
 
-WANTED = ("config.json", INDEX, "model*.safetensors", *CARRIED)  # nothing else is downloaded
 THINK_32B = "naver-hyperclovax/HyperCLOVAX-SEED-Think-32B"
 SOURCE_32B, SOURCE_TINY = (Path(f"models/HyperCLOVAX-SEED-Think-{size}") for size in ("32B", "Tiny"))
 HCX, TINY = (path.with_name(f"{path.name}-Text-8bit") for path in (SOURCE_32B, SOURCE_TINY))
 NEED = "66 GB to download, 35 GB more for the result, then a Mac with 48 GB of memory to run it"
+WEIGHTS = ("all", "headers", "later")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint to read: a local folder, or a commit of a repository on the hub.
+
+    `folder` holds config.json, tokenizer files and index, and the shards once fetched. `revision` is the commit
+    (40 hexadecimal digits) and `digests` {shard: SHA-256 that the hub promises}; None and {} for a local folder.
+    """
+
+    folder: Path
+    repository: str | None = None
+    revision: str | None = None
+    licence: str | None = None
+    digests: dict = field(default_factory=dict)
+    sizes: dict = field(default_factory=dict)
+
+    def tensors(self):
+        """{name: Tensor} of the checkpoint, checked; headers of shards not yet fetched are read over the network.
+
+        Raises LabError as checkpoints.read_checkpoint does, and where the hub cannot be read.
+        """
+        if self.repository is None:
+            return checkpoints.read_checkpoint(self.folder)
+        from lab import downloads
+
+        return checkpoints.read_checkpoint(self.folder, downloads.headers_of(self))
+
+    def fetch(self, shard, told=lambda nbytes: None):
+        """The path of `shard` in `folder`, downloaded if need be and then of the promised SHA-256.
+
+        `told` is called with the number of bytes that came, again and again. Raises LabError where it cannot be had, or holds other bytes: those are removed.
+        """
+        if self.repository is not None:
+            from lab import downloads
+
+            return downloads.fetch(self, shard, told)
+        if not (self.folder / shard).is_file():
+            raise LabError(f"{self.folder / shard}: no such file; {checkpoints.AGAIN}")
+        return self.folder / shard
+
+    def refuse(self, shard, found):
+        """Raise LabError: `shard` has the SHA-256 `found`, not the promised one. What the cache holds is removed."""
+        from lab import downloads
+
+        downloads.refuse(self, shard, found)
+
+    def release(self, shard):
+        """Delete `shard` from the disk; in a cache of the hub the link and, unless shared, what it leads to."""
+        cache.remove(self.folder / shard)
+
+
+def find_source(hf_path, revision=None, weights="all"):
+    """The Source that `hf_path` names: a local folder, or a hub id at `revision` (the default branch's newest commit).
+
+    `weights` says what is downloaded now: "all" shards, or none but the "headers", or each "later" by `fetch`.
+    Raises LabError where there is neither, or the download fails.
+    """
+    if weights not in WEIGHTS:
+        raise ValueError(f"weights={weights!r}: one of {', '.join(WEIGHTS)}")
+    hf_path = str(hf_path)
+    folder = Path(hf_path).expanduser()
+    if os.path.isdir(folder):
+        if not os.access(folder, os.R_OK | os.X_OK):
+            raise LabError(f"{hf_path}: a folder that you may not read; make it readable (`chmod u+rx`)")
+        if revision is not None:
+            raise LabError(f"--revision {revision}: {hf_path} is a local folder, which has none; leave it out")
+        return Source(folder, licence=checkpoints.licence_of(folder))
+    if os.path.exists(folder):
+        raise LabError(f"{hf_path}: a file; give the folder that holds config.json and the shards")
+    if hf_path.startswith("models/") or not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", hf_path):
+        raise LabError(f"{hf_path}: no such folder; {_remedy(hf_path)}")
+    from lab import repositories
+
+    return repositories.find(hf_path, revision, weights)
 
 
 def find_checkpoint(hf_path):
@@ -18,19 +95,7 @@ def find_checkpoint(hf_path):
 
     Raises LabError where there is neither.
     """
-    folder = Path(hf_path).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise LabError(f"{hf_path}: a file; give the folder that holds config.json and the shards")
-    if hf_path.startswith("models/") or not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", hf_path):
-        remedies = {
-            SOURCE_32B: f"`hf download {THINK_32B} --local-dir {hf_path}` gets it ({NEED})",
-            SOURCE_TINY: f"`git checkout -- {SOURCE_TINY}` brings it back",
-        }
-        places = {path.resolve(): remedy for path, remedy in remedies.items()}
-        raise LabError(f"{hf_path}: no such folder; {places.get(folder.resolve(), 'check the path')}")
-    return _download(hf_path)
+    return find_source(hf_path).folder
 
 
 def check_model(path):
@@ -40,20 +105,10 @@ def check_model(path):
         raise LabError(f"{path}: no model here (no config.json); `make convert{profile}` builds it")
 
 
-def _download(repository):
-    from huggingface_hub import errors, snapshot_download
-
-    try:
-        return Path(snapshot_download(repository, allow_patterns=list(WANTED)))
-    except errors.GatedRepoError as error:
-        what = f"gated; accept its licence at https://huggingface.co/{repository}, then run `hf auth login`"
-        raise LabError(f"{repository}: {what}") from error
-    except errors.RepositoryNotFoundError as error:
-        what = "no such folder, and no such model on the hub; check the name, or run `hf auth login`"
-        raise LabError(f"{repository}: {what}") from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError) as error:
-        what = "no such folder, and the hub cannot be reached; connect (and unset HF_HUB_OFFLINE)"
-        raise LabError(f"{repository}: {what}") from error
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise LabError(f"{repository}: download broke off ({reason}); run the same command again") from error
+def _remedy(hf_path):
+    remedies = {
+        SOURCE_32B: f"`hf download {THINK_32B} --local-dir {hf_path}` gets it ({NEED})",
+        SOURCE_TINY: f"`git checkout -- {SOURCE_TINY}` brings it back",
+    }
+    places = {path.resolve(): remedy for path, remedy in remedies.items()}
+    return places.get(Path(hf_path).expanduser().resolve(), "check the path")
