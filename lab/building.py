@@ -1,70 +1,20 @@
-"""New checkpoints: planned shards, written so that a folder appears whole or not at all.
+"""A new folder, built beside its place and moved there whole: what a crash leaves is gone on with, or started over.
 
 Plain Python; the bytes come from elsewhere.
 """
 
+import fcntl
 import json
 import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab.checkpoints import INDEX, SINGLE
 from lab.cli import LabError, write_json
 
 SHARD_BYTES = 5 << 30  # as mlx-lm's MAX_FILE_SIZE_GB
 FREE_SHARE = 1.02  # of the bytes to write: configs, tokenizer and the file system's own need
-
-
-def plan_shards(groups, limit=SHARD_BYTES):
-    """Lists of Tensors, one a shard, of at most `limit` bytes; the Tensors of a group stay together."""
-    shards, filled = [], 0
-    for group in groups:
-        nbytes = sum(tensor.nbytes for tensor in group)
-        if not shards or filled + nbytes > limit:
-            shards.append([])
-            filled = 0
-        shards[-1] += group
-        filled += nbytes
-    return shards
-
-
-def write_checkpoint(folder, shards, chunks, parameters):
-    """Write `shards` (lists of Tensors) and their index; `chunks` yields the bytes, one tensor at a time.
-
-    The files are named as mlx-lm names them. Raises LabError where the disk is full.
-    """
-    count, chunks = len(shards), iter(chunks)
-    names = [f"model-{place:05d}-of-{count:05d}.safetensors" for place in range(1, count + 1)]
-    names = names if count > 1 else [SINGLE]
-    for name, shard in zip(names, shards, strict=True):
-        _write_shard(folder / name, shard, chunks)
-    if next(chunks, None) is not None:  # also lets a generator end properly
-        raise RuntimeError(f"{folder}: more tensors than planned")
-    where = {tensor.name: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
-    total = sum(tensor.nbytes for shard in shards for tensor in shard)
-    metadata = {"total_size": total, "total_parameters": parameters}
-    write_json(folder / INDEX, {"metadata": metadata, "weight_map": dict(sorted(where.items()))})
-
-
-def _write_shard(path, tensors, chunks):
-    header, position = {"__metadata__": {"format": "mlx"}}, 0
-    for tensor in tensors:
-        offsets = [position, position + tensor.nbytes]
-        header[tensor.name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": offsets}
-        position += tensor.nbytes
-    raw = json.dumps(header, separators=(",", ":")).encode()
-    raw += b" " * (-len(raw) % 8)
-    try:
-        with open(path, "wb") as file:
-            file.write(len(raw).to_bytes(8, "little") + raw)
-            for tensor in tensors:
-                if (written := file.write(next(chunks))) != tensor.nbytes:
-                    raise RuntimeError(f"{tensor.name}: planned {tensor.nbytes} bytes, got {written}")
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise LabError(f"{path}: cannot write ({error.strerror}); free the disk") from error
+PLAN, JOURNAL, SUMMARY = "plan.json", "journal.jsonl", "summary.json"
 
 
 def refuse_target(target, source, force):
@@ -74,7 +24,7 @@ def refuse_target(target, source, force):
     if here == source or here in source.parents or source in here.parents:
         raise LabError(f"{target}: is, holds or lies in the source {source}; choose a folder apart from it")
     if target.is_dir() and any(target.iterdir()):
-        if not any((target / name).exists() for name in ("summary.json", "config.json")):
+        if not any((target / name).exists() for name in (SUMMARY, "config.json")):
             raise LabError(f"{target}: a folder with other things in it; choose another one")
         if not force:
             raise LabError(f"{target}: exists; --force overwrites it")
@@ -82,31 +32,180 @@ def refuse_target(target, source, force):
         raise LabError(f"{target}: a file; choose a folder")
 
 
+def partial_of(target):
+    """Where the folder `target` is built."""
+    target = Path(target).resolve()
+    return target.with_name(f"{target.name}.partial")
+
+
 @contextmanager
 def building(target, nbytes):
-    """A new folder `<target>.partial` to write `nbytes` into; renamed to `target` when the block ends well.
+    """A new folder to write `nbytes` into, empty; it is moved to `target` when the block ends well.
 
-    What an earlier, unfinished run left there is started over; a finished `target` stays until the rename.
-    Raises LabError where the disk has no room.
+    A finished `target` stays until then. Raises LabError where the disk has no room, or another run builds there.
     """
-    target = Path(target).resolve()
-    partial, replaced = (target.with_name(f"{target.name}{end}.partial") for end in ("", ".replaced"))
+    with _locked(target) as partial:
+        _clear(partial)
+        refuse_full_disk(target, nbytes)
+        yield partial
+        _move(partial, Path(target).resolve())
+
+
+@contextmanager
+def going_on(target):
+    """The Build of the folder `target`, with what an unfinished run left. Raises LabError as `building` does."""
+    with _locked(target) as partial:
+        yield Build(partial, Path(target).resolve())
+
+
+class Build:
+    """A folder in the making and its journal, whose lines are durable before anything counts on them."""
+
+    def __init__(self, folder, target):
+        self.folder, self.target = folder, target
+        for half in folder.glob(".*.partial"):  # write_atomically was killed before its rename
+            half.unlink()
+        self.plan = _read_plan(folder / PLAN)
+        self.journal = _read_journal(folder / JOURNAL) if self.plan else {}
+
+    def begin(self, plan):
+        """Make `plan` (JSON, with its "fingerprint") the one that is followed; returns whether an earlier run's is gone on with."""
+        if self.plan and self.plan["fingerprint"] == plan["fingerprint"]:
+            return True
+        _clear(self.folder)
+        self.plan, self.journal = plan, {}
+        write_json(self.folder / PLAN, plan)
+        sync_folder(self.folder)
+        return False
+
+    def said(self, kind):
+        """What the journal holds of a kind of thing, {its name: facts}."""
+        return self.journal.get(kind, {})
+
+    def say(self, kind, name, facts):
+        """Write a line into the journal, durable on return."""
+        self.journal.setdefault(kind, {})[name] = facts
+        line = json.dumps({"kind": kind, "name": name, "facts": facts}) + "\n"
+        try:
+            with open(self.folder / JOURNAL, "ab") as file:
+                file.write(line.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise LabError(f"{self.folder}: cannot write ({error.strerror}); free the disk") from error
+
+    @property
+    def complete(self):
+        """Whether all was written and only the move was left to do."""
+        return (self.folder / SUMMARY).is_file()
+
+    def finish(self):
+        """Move the folder to its place, then take plan and journal away: until then they tell what is there."""
+        sync_folder(self.folder)
+        _move(self.folder, self.target)
+        _clear_up(self.target)
+
+
+def _read_plan(path):
+    """The plan that an unfinished run followed, or None: a crash cannot leave half of it, a hand can."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        if target.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
-        elif replaced.exists():  # a run was killed between the two renames below
-            replaced.rename(target)
-        needed, free = nbytes * FREE_SHARE, shutil.disk_usage(target.parent).free
-        if needed > free:
-            sizes = f"needs {needed / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free"
-            raise LabError(f"{target}: {sizes}; free the disk or choose another folder")
-        partial.mkdir()
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        return plan if isinstance(plan.get("fingerprint"), str) else None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _read_journal(path):
+    """{kind: {name: facts}} up to the first line that is not whole: a crash in the middle of a line leaves half of it.
+
+    That half is cut off, so that the next line begins on its own.
+    """
+    journal, good = {}, 0
+    raw = path.read_bytes() if path.is_file() else b""
+    for line in raw.splitlines(keepends=True):
+        try:
+            entry = json.loads(line) if line.endswith(b"\n") else None
+            journal.setdefault(entry["kind"], {})[entry["name"]] = entry["facts"]
+        except (ValueError, KeyError, TypeError):
+            break
+        good += len(line)
+    if good < len(raw):
+        os.truncate(path, good)
+    return journal
+
+
+def sync_folder(folder):
+    """Make the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def refuse_full_disk(target, nbytes):
+    """Raise LabError where the disk of `target` has no room for `nbytes` more."""
+    parent = next(path for path in Path(target).resolve().parents if path.is_dir())
+    needed, free = nbytes * FREE_SHARE, shutil.disk_usage(parent).free
+    if needed > free:
+        sizes = f"needs {needed / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free"
+        raise LabError(f"{target}: {sizes}; free the disk or choose another folder")
+
+
+@contextmanager
+def _locked(target):
+    """The folder that `target` is built in, made if need be, with a lock on it that ends with this process."""
+    partial, target = partial_of(target), Path(target).resolve()
+    created, handle = not partial.exists(), None
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        handle = os.open(partial, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _repair(target)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise LabError(f"{partial}: another run is at work there; wait for it") from error
     except OSError as error:
         raise LabError(f"{target}: cannot write ({error.strerror}); choose another folder") from error
-    yield partial
+    try:
+        yield partial
+    except LabError:
+        if created and partial.is_dir() and not any(partial.iterdir()):
+            partial.rmdir()  # nothing was done yet
+        raise
+    finally:
+        os.close(handle)
+
+
+def _repair(target):
+    """Put right what a run left that was killed in the moves of _move and Build.finish."""
+    replaced = target.with_name(f"{target.name}.replaced.partial")
+    if replaced.exists():
+        if target.exists():
+            shutil.rmtree(replaced)
+        else:
+            replaced.rename(target)
+    if (target / PLAN).is_file() and (target / SUMMARY).is_file():
+        _clear_up(target)
+
+
+def _clear_up(target):
+    for name in (JOURNAL, PLAN):
+        (target / name).unlink(missing_ok=True)
+    sync_folder(target)
+
+
+def _clear(folder):
+    """Empty `folder`: its summary first, so that no half of it looks complete."""
+    (folder / SUMMARY).unlink(missing_ok=True)
+    for entry in folder.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+
+def _move(partial, target):
+    replaced = target.with_name(f"{target.name}.replaced.partial")
     if target.exists():
         target.rename(replaced)
     partial.rename(target)
+    sync_folder(target.parent)
     shutil.rmtree(replaced, ignore_errors=True)

@@ -1,99 +1,156 @@
-"""From the tensors of a checkpoint to those of the converted one, and the checks that they are the same.
+"""From the tensors of a checkpoint to those of the converted one, chunk by chunk: the peak memory is that of some chunks.
 
-`plan` is convert_hyperclova's Plan, `args` its flags: dtype, q_bits, q_group_size.
+Letters: R rows, C columns of a weight. Rows are quantized apart from each other, so chunks change no bit.
 """
 
-import os
-import random
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from math import prod
 
 from lab.device import mx  # isort: skip  (first: it puts the fast BLAS in front)
 import numpy as np
-from mlx_lm import generate, load
 
-from lab import checkpoints
-from lab.cli import CheckFailed, LabError
-from lab.progress import progress
+from lab import shards
+from lab.cli import LabError
+from lab.conversion_plan import CHUNK_BYTES, DTYPES, cores, outputs_of
 
-# What rounding a scale is worth: relative to it, and at least (float16 has few digits for small numbers).
-ROUNDING = {"F32": (2**-24, 0.0), "BF16": (2**-8, 0.0), "F16": (2**-11, 2**-25)}
-SAMPLES, SAMPLE_ROWS = 8, 512
-PROMPT, NEW_TOKENS = "안녕하세요", 8
+NUMPY = {"F32": np.dtype("<u4"), "U32": np.dtype("<u4"), "BF16": np.dtype("<u2"), "F16": np.dtype("<u2")}
+MLX = {code: getattr(mx, name) for name, code in DTYPES.items()}
+EXPONENT = {"F32": 0x7F800000, "BF16": 0x7F80, "F16": 0x7C00}  # all of its bits set: infinite, or not a number
 
 
-def stream(plan, args):
-    """Yield the bytes of every tensor to write, in the plan's order, with one source tensor in memory.
+@dataclass(frozen=True)
+class Chunk:
+    """Rows `first` to `last` (not included) of a Piece, as a part of `step`; `ends` where the step ends with them."""
 
-    Raises LabError for a value that is not finite.
+    step: object
+    piece: object
+    first: int
+    last: int
+    ends: bool
+
+
+def chunks_of(steps):
+    """The Chunks of `steps`, in the order in which they are written."""
+    for step in steps:
+        for piece in step.recipe.pieces:
+            rows = piece.tensor.shape[0] if piece.tensor.shape else 1
+            height = max(1, CHUNK_BYTES * rows // max(1, piece.tensor.nbytes))
+            for first in range(0, rows, height):
+                last = min(first + height, rows)
+                yield Chunk(step, piece, first, last, last == rows and piece is step.recipe.pieces[-1])
+
+
+class Engine:
+    """Writes shards: one thread reads ahead, this one quantizes on every core, one writes behind.
+
+    `args` are the command's flags: dtype, q_bits, q_group_size. `told` takes the number of bytes read.
     """
-    shard, lazy = None, {}
-    for tensor, made in progress(plan.steps, "converting"):
-        if tensor.shard != shard:
-            shard, lazy = tensor.shard, mx.load(str(tensor.shard))
-        weight = _as_asked(lazy.pop(tensor.name), args)
-        if not mx.all(mx.isfinite(weight)).item():
-            what = f"{tensor.name} has values that are not finite in {weight.dtype}"
-            raise LabError(f"{tensor.shard}: {what}; download this file again, or choose another --dtype")
-        parts = mx.quantize(weight, args.q_group_size, args.q_bits) if len(made) == 3 else (weight,)
-        mx.eval(parts)
-        del weight
-        for part in parts:
-            yield memoryview(np.asarray(part.view(mx.uint8)))
+
+    def __init__(self, args, told):
+        self.args, self.told = args, told
+        on_gpu = mx.default_device() == mx.Device(mx.gpu)
+        self.streams = (
+            [mx.default_stream(mx.gpu)] * 2 if on_gpu else [mx.new_stream(mx.cpu) for _ in range(cores())]
+        )
+        mx.set_cache_limit(len(self.streams) * CHUNK_BYTES)
+
+    def write(self, path, steps):
+        """Write the shard of `steps` to `path`, synced to the disk; returns the hexadecimal SHA-256 of the file.
+
+        Raises LabError for a value that is not finite, and where the disk is full.
+        """
+        chunks = chunks_of(steps)
+        groups = iter(lambda: list(islice(chunks, len(self.streams))), [])
+        with shards.ShardWriter(path) as writer, ThreadPoolExecutor(1) as ahead:
+            writer.put(shards.header_of(outputs_of(steps)))
+            held, group = [], next(groups, [])
+            coming = ahead.submit(self.read, group)
+            while group:
+                raws, following = coming.result(), next(groups, [])
+                coming = ahead.submit(self.read, following)
+                for chunk, parts in zip(group, self.compute(group, raws), strict=True):
+                    held = self.put(writer, chunk, parts, held)
+                    self.told(chunk_bytes(chunk))
+                group = following
         mx.clear_cache()
+        return writer.digest.hexdigest()
+
+    def read(self, group):
+        """The stored numbers of the group's chunks, as arrays of unsigned integers (R, C) or (R,). Raises LabError."""
+        return [read_rows(chunk.piece.tensor, chunk.first, chunk.last) for chunk in group]
+
+    def compute(self, group, raws):
+        """For each chunk its parts, evaluated: what it becomes in each of its step's outputs."""
+        made = []
+        for chunk, raw, stream in zip(group, raws, self.streams, strict=False):
+            with mx.stream(stream):
+                made.append(self.parts(chunk, raw))
+        mx.eval(made)
+        return made
+
+    def parts(self, chunk, raw):
+        """The lazy parts of a chunk. A factor of 1 and the stored number format leave every bit as it is."""
+        tensor, factor = chunk.piece.tensor, chunk.piece.factor
+        weight = mx.array(raw).view(MLX[tensor.dtype])
+        wanted = MLX[DTYPES.get(self.args.dtype, tensor.dtype)]
+        if factor != 1:
+            weight = weight.astype(mx.float32) * factor
+        weight = weight.astype(wanted)
+        if chunk.step.quantized:
+            return mx.quantize(weight, self.args.q_group_size, self.args.q_bits)
+        return (weight,)
+
+    def put(self, writer, chunk, parts, held):
+        """Queue a chunk's parts: weights at once; scales and biases, which come after them in the file, at the end."""
+        outputs = chunk.step.outputs
+        arrays = [np.asarray(part.view(mx.uint8)) for part in parts]
+        for array, output in zip(arrays, outputs, strict=True):
+            refuse_not_finite(
+                array, output.dtype, f"{chunk.piece.tensor.shard}: {output.name}", "choose another --dtype"
+            )
+        writer.put(arrays[0])
+        held = [*held, arrays[1:]]
+        if chunk.ends:
+            for place in range(len(outputs) - 1):
+                for part in held:
+                    writer.put(part[place])
+            held = []
+        return held
 
 
-def _as_asked(array, args):
-    return array.astype(getattr(mx, args.dtype)) if args.dtype else array
+def chunk_bytes(chunk):
+    """The bytes of the source that a chunk takes."""
+    return (chunk.last - chunk.first) * row_bytes(chunk.piece.tensor)
 
 
-def check_samples(folder, plan, args):
-    """Read some tensors back from `folder` and compare them with the source; returns how many.
-
-    Raises CheckFailed where an element is off by more than the quantizer may be.
-    """
-    where = checkpoints.weight_map(folder)
-    steps = random.Random(0).sample(plan.steps, min(SAMPLES, len(plan.steps)))
-    for tensor, made in steps:
-        rows = slice(None, None, max(1, tensor.shape[0] // SAMPLE_ROWS))
-        wanted = _as_asked(mx.load(str(tensor.shard))[tensor.name], args)[rows].astype(mx.float32)
-        parts = [mx.load(str(folder / where[part.name]))[part.name][rows] for part in made]
-        found, limit = parts[0].astype(mx.float32), 0.0
-        if len(made) == 3:
-            found, limit = dequantize(*parts, args.q_group_size, args.q_bits, made[1].dtype)
-        if not mx.all(mx.abs(found - wanted) <= limit).item():
-            raise CheckFailed(f"{folder}: {made[0].name} is not what {tensor.name} was; convert it again")
-    return len(steps)
+def row_bytes(tensor):
+    """The bytes of a row of `tensor`."""
+    return prod(tensor.shape[1:]) * NUMPY[tensor.dtype].itemsize
 
 
-def dequantize(packed, scales, biases, group_size, bits, dtype):
-    """(values, bound of their error), both float32 (R, C); R rows, C columns of the weight.
-
-    The bound is half a step, or a whole one at the last code, where MLX cuts off (it shifts the scale so that
-    0 has a code), plus what rounding the scale to `dtype` adds. Source: measured on MLX 0.32.4, 2 to 8 bits.
-    """
-    codes = mx.dequantize(packed, mx.ones(scales.shape), mx.zeros(scales.shape), group_size, bits)
-    scales, biases = (mx.repeat(part.astype(mx.float32), group_size, axis=1) for part in (scales, biases))
-    steps = mx.where(codes == 2**bits - 1, 1.0, 0.5) + 1e-4  # and the rounding of this very comparison
-    relative, least = ROUNDING[dtype]
-    bound = steps * mx.abs(scales) + codes * mx.maximum(mx.abs(scales) * relative, least)
-    return codes * scales + biases, bound
-
-
-def check_answer(folder, plan):
-    """The few tokens that plain mlx-lm makes of a greeting, as text; None where memory is too small for it.
-
-    Raises CheckFailed where mlx-lm cannot load the result, or where that computes what is not finite.
-    """
-    if plan.output_bytes > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
-        return None
+def read_rows(tensor, first, last):
+    """Rows `first` to `last` (not included) of a stored Tensor, as unsigned integers. Raises LabError where they are not finite."""
+    size, stored = row_bytes(tensor), NUMPY[tensor.dtype]
+    raw = np.empty((last - first, *tensor.shape[1:]) if tensor.shape else (1,), dtype=stored)
+    view, place = memoryview(raw).cast("B") if raw.size else memoryview(b""), 0
     try:
-        model, tokenizer = load(str(folder))
-    except (ValueError, RuntimeError, OSError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckFailed(f"{folder}: mlx-lm cannot load the result ({reason}); mend the source") from error
-    prompt = tokenizer.encode(PROMPT)
-    if tokenizer.chat_template is not None:
-        turns = [{"role": "user", "content": PROMPT}]
-        prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
-    if not mx.all(mx.isfinite(model(mx.array([prompt])))).item():
-        raise CheckFailed(f"{folder}: the result computes values that are not finite; check the source")
-    return generate(model, tokenizer, prompt, max_tokens=NEW_TOKENS)
+        with open(tensor.shard, "rb", buffering=0) as file:
+            file.seek(tensor.offset + first * size)
+            while place < len(view):
+                if not (found := file.readinto(view[place:])):
+                    raise LabError(f"{tensor.shard}: ends in {tensor.name}; download this file again")
+                place += found
+    except OSError as error:
+        raise LabError(f"{tensor.shard}: cannot read ({error.strerror}); download this file again") from error
+    refuse_not_finite(raw, tensor.dtype, f"{tensor.shard}: {tensor.name}", "download this file again")
+    return raw
+
+
+def refuse_not_finite(array, dtype, what, remedy):
+    """Raise LabError where the stored numbers of `array` (any integer view) in the format `dtype` are not all finite."""
+    if dtype in EXPONENT:
+        bits = array.reshape(-1).view(NUMPY[dtype])
+        if ((bits & EXPONENT[dtype]) == EXPONENT[dtype]).any():
+            raise LabError(f"{what} has values that are not finite in {dtype}; {remedy}")

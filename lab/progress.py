@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import contextmanager
 
 PLAIN_SECONDS = 30  # between plain lines where there is no terminal
 
@@ -14,11 +15,39 @@ def progress(items, title):
 
         yield from track(items, title, console=Console(stderr=True))
         return
-    started = said = time.monotonic()
-    for number, item in enumerate(items, 1):
+    told = _plain_lines(title, len(items), lambda done: f"{done}/{len(items)}")
+    for item in items:
         yield item
-        now = time.monotonic()
+        told(1)
+
+
+@contextmanager
+def bytes_progress(total, title):
+    """A function that takes how many bytes were done; it shows how far that is of `total`, how fast, how long still."""
+    if not sys.stderr.isatty():
+        yield _plain_lines(title, total, lambda done: f"{done / 1e9:.1f} of {total / 1e9:.1f} GB")
+        return
+    from rich import progress as rich
+    from rich.console import Console
+
+    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.DownloadColumn())
+    columns += (rich.TransferSpeedColumn(), rich.TimeRemainingColumn())
+    with rich.Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda nbytes: bar.update(task, advance=nbytes)
+
+
+def _plain_lines(title, total, in_words):
+    """A function that takes how much more was done, and says so every PLAIN_SECONDS."""
+    started = said = time.monotonic()
+    done = 0
+
+    def told(amount):
+        nonlocal said, done
+        done, now = done + amount, time.monotonic()
         if now - said >= PLAIN_SECONDS:
-            left = (now - started) / number * (len(items) - number)
-            print(f"{title}: {number}/{len(items)}, about {left:.0f} s left", file=sys.stderr, flush=True)
+            left = (now - started) / done * (total - done)
+            print(f"{title}: {in_words(done)}, about {left:.0f} s left", file=sys.stderr, flush=True)
             said = now
+
+    return told

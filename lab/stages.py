@@ -161,7 +161,7 @@ def data_summaries(args, stages):
         path = folder / "summary.json"
         if args.data or path.is_file():
             summary = read_json(path, "`make data` writes it")
-            provenance = ("command", "flags", "inputs", "versions", "commit", "finished")
+            provenance = ("command", "flags", "inputs", "versions", "commit")
             found[str(folder)] = {key: value for key, value in summary.items() if key not in provenance}
     return found
 

@@ -1,6 +1,7 @@
 """Real code on a real small model: the embedded checkpoint, converted once for the whole test run."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -64,3 +65,31 @@ def run(capsys):
         return code, printed.out, printed.err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def tokenizer_files(tmp_path_factory):
+    """A folder with a tokenizer of at most 320 tokens, HyperCLOVA X's special tokens and chat template."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    from lab import pretraining
+    from tests.small_checkpoints import TEXT
+
+    template = ROOT / "data_general" / "chat_template.jinja"
+    tokenizer = pretraining.train_tokenizer([{"text": "안녕하세요. 서울은 대한민국의 수도이다."}], template)
+    assert len(tokenizer) <= TEXT["vocab_size"]
+    tokenizer.save_pretrained(str(folder))
+    shutil.copyfile(template, folder / "chat_template.jinja")
+    (folder / "generation_config.json").write_text('{"eos_token_id": [3, 5]}', encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def make_checkpoint(tmp_path, tokenizer_files):
+    """A function that writes a checkpoint in one of three layouts; keywords change its text config."""
+    from tests.small_checkpoints import write_checkpoint
+
+    def build(layout="hub", tensors=None, **changes):
+        shutil.copytree(tokenizer_files, tmp_path / "source")
+        return write_checkpoint(tmp_path / "source", layout, tensors, **changes)
+
+    return build

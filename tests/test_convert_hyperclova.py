@@ -1,14 +1,11 @@
-import hashlib
 import json
 import os
 import shutil
 import struct
 import subprocess
 import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
 from pathlib import Path
-from threading import Thread
-from types import SimpleNamespace
 
 import pytest
 
@@ -18,102 +15,12 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import llama
 
 import convert_hyperclova
-from lab import building, checkpoints, conversion, hyperclovax, pretraining
-from lab.cli import CheckFailed, finish
+from lab import building, checkpoints, conversion, conversion_check, conversion_plan, hub, models, pretraining
+from lab.cli import CheckFailed, finish, sha256
+from tests.hub_server import Hub
+from tests.small_checkpoints import PERI_LN, TEXT, peri_ln_tensors, save, text_tensors
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXT = {  # inputs of o_proj and down_proj are 96: no multiple of 64, so those two stay as they are
-    "model_type": "hyperclovax",
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 24,
-    "intermediate_size": 96,
-    "vocab_size": 320,
-    "max_position_embeddings": 128,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 5e7,
-    "attention_multiplier": 24**-0.5,
-    "residual_multiplier": 1.0,
-    "use_post_norm": False,
-    "tie_word_embeddings": False,
-    "eos_token_id": 3,
-    "pad_token_id": 0,
-    "bos_token_id": None,
-}
-VISION = ("model.vision_model.blocks.0.norm1.weight", "model.mm_projector.weight", "model.mm_projector.bias")
-RESAVED = (
-    "model.vision_tower.blocks.0.norm1.weight",
-    "model.vision_projector.weight",
-    "model.projector.bias",
-)
-
-
-def text_tensors(**changes):
-    """Random tensors of TEXT under llama's own names, as mlx-lm's llama has them, bfloat16."""
-    arguments = llama.ModelArgs.from_dict({**TEXT, "model_type": "llama", **changes})
-    draw = iter(range(1000))
-    return {
-        name: (mx.random.normal(value.shape, key=mx.random.key(next(draw))) * 0.2 + (value.ndim == 1)).astype(
-            mx.bfloat16
-        )
-        for name, value in sorted(tree_flatten(llama.Model(arguments).parameters()))
-    }
-
-
-def save(folder, tensors, config, comments=""):
-    """Write a checkpoint in two shards, with the tokenizer's files beside it already."""
-    names = sorted(tensors)
-    halves = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
-    for file, part in halves.items():
-        mx.save_safetensors(str(folder / file), {name: tensors[name] for name in part}, {"format": "pt"})
-    where = {name: file for file, part in halves.items() for name in part}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}), encoding="utf-8")
-    (folder / "config.json").write_text(comments + json.dumps(config, indent=1), encoding="utf-8")
-
-
-@pytest.fixture(scope="session")
-def tokenizer_files(tmp_path_factory):
-    """A folder with a tokenizer of at most 320 tokens, HyperCLOVA X's special tokens and chat template."""
-    folder = tmp_path_factory.mktemp("tokenizer")
-    template = ROOT / "data_general" / "chat_template.jinja"
-    tokenizer = pretraining.train_tokenizer([{"text": "안녕하세요. 서울은 대한민국의 수도이다."}], template)
-    assert len(tokenizer) <= TEXT["vocab_size"]
-    tokenizer.save_pretrained(str(folder))
-    shutil.copyfile(template, folder / "chat_template.jinja")
-    (folder / "generation_config.json").write_text('{"eos_token_id": [3, 5]}', encoding="utf-8")
-    return folder
-
-
-@pytest.fixture
-def make(tmp_path, tokenizer_files):
-    """A function that writes a checkpoint in one of three layouts; keywords change its text config."""
-
-    def build(layout="hub", tensors=None, **changes):
-        folder = tmp_path / "source"
-        shutil.copytree(tokenizer_files, folder)
-        tensors = text_tensors() if tensors is None else tensors
-        text = {**TEXT, **changes}
-        vision, small = (VISION, RESAVED)[layout == "transformers"], mx.ones((8,), dtype=mx.bfloat16)
-        if layout == "text-only":
-            save(folder, tensors, text)
-            return folder
-        if layout == "hub":
-            named = {f"model.language_model.{name}": value for name, value in tensors.items()}
-            config = {"model_type": "vlm", "text_config": text, "eos_token_id": 3}
-            comments = "# HyperCLOVA X {\n"
-        else:
-            named = {
-                f"model.language_model.{name.removeprefix('model.')}": value for name, value in tensors.items()
-            }
-            rope = {"rope_theta": text.pop("rope_theta"), "rope_type": "default"}
-            config = {"model_type": "hyperclovax_vision_v2", "text_config": {**text, "rope_parameters": rope}}
-            comments = ""
-        save(folder, {**named, **dict.fromkeys(vision, small)}, config, comments)
-        return folder
-
-    return build
 
 
 def convert(source, *flags):
@@ -167,8 +74,8 @@ def by_mlx_lm(tmp_path_factory, tokenizer_files):
 
 
 @pytest.mark.parametrize("layout", ["hub", "transformers", "text-only"])
-def test_8_bit_is_what_mlx_lm_makes_to_the_bit(make, by_mlx_lm, layout):
-    code, target = convert(make(layout), "-q")
+def test_8_bit_is_what_mlx_lm_makes_to_the_bit(make_checkpoint, by_mlx_lm, layout):
+    code, target = convert(make_checkpoint(layout), "-q")
     theirs = load_all(by_mlx_lm[8, 64])
     assert code == 0 and same(load_all(target), theirs)
     assert "model.embed_tokens.scales" in theirs and "lm_head.scales" in theirs
@@ -178,20 +85,20 @@ def test_8_bit_is_what_mlx_lm_makes_to_the_bit(make, by_mlx_lm, layout):
         assert ours[key] == reference[key]
 
 
-def test_4_bit_in_groups_of_32_is_what_mlx_lm_makes_to_the_bit(make, by_mlx_lm):
-    code, target = convert(make(), "--q-bits", "4", "--q-group-size", "32")
+def test_4_bit_in_groups_of_32_is_what_mlx_lm_makes_to_the_bit(make_checkpoint, by_mlx_lm):
+    code, target = convert(make_checkpoint(), "--q-bits", "4", "--q-group-size", "32")
     assert code == 0 and same(load_all(target), load_all(by_mlx_lm[4, 32]))
 
 
-def test_unquantized_weights_are_the_source_to_the_bit(make):
-    code, target = convert(make(), "--no-quantize")
+def test_unquantized_weights_are_the_source_to_the_bit(make_checkpoint):
+    code, target = convert(make_checkpoint(), "--no-quantize")
     assert code == 0 and same(load_all(target), text_tensors())
     config = json.loads((target / "config.json").read_text())
     assert "quantization" not in config and config["torch_dtype"] == "bfloat16"
 
 
-def test_dtype_is_that_of_weights_and_scales(make):
-    source = make()
+def test_dtype_is_that_of_weights_and_scales(make_checkpoint):
+    source = make_checkpoint()
     _, target = convert(source, "--no-quantize", "--dtype", "float32")
     assert same(load_all(target), {name: value.astype(mx.float32) for name, value in text_tensors().items()})
     _, target = convert(source, "--dtype", "float16", "--force")
@@ -199,8 +106,8 @@ def test_dtype_is_that_of_weights_and_scales(make):
     assert kinds == {"weight": mx.uint32, "scales": mx.float16, "biases": mx.float16}
 
 
-def test_plain_mlx_lm_loads_and_the_rest_travels_along(make, tokenizer_files):
-    source = make()
+def test_plain_mlx_lm_loads_and_the_rest_travels_along(make_checkpoint, tokenizer_files):
+    source = make_checkpoint()
     code, target = convert(source)
     model, tokenizer, config = mlx_lm.load(str(target), return_config=True)
     assert code == 0 and isinstance(model, llama.Model) and config["eos_token_id"] == [3, 5]
@@ -214,8 +121,27 @@ def test_plain_mlx_lm_loads_and_the_rest_travels_along(make, tokenizer_files):
     assert (config["eos_token_id"], config["pad_token_id"], "bos_token_id" in config) == (3, 0, False)
 
 
-def test_summary_and_report(make, capsys):
-    source = make()
+@pytest.mark.parametrize("kind", ["embedded", "32B saved again", "14B"])
+def test_mlx_lm_generate_runs_it(make_checkpoint, tmp_path, capsys, kind):
+    """In a process that knows nothing of the lab."""
+    if kind == "embedded":
+        source = ROOT / "models" / "HyperCLOVAX-SEED-Think-Tiny"
+    elif kind == "14B":
+        source = make_checkpoint("text-only", peri_ln_tensors(), **PERI_LN)
+    else:
+        source = make_checkpoint("transformers")
+    target = tmp_path / "out"
+    assert finish(convert_hyperclova.main, ["--hf-path", str(source), "--mlx-path", str(target)]) == 0
+    assert ("mlx-lm's glm4" in capsys.readouterr().out) == (kind == "14B")
+    flags = ["--model", str(target), "--prompt", "안녕하세요", "--max-tokens", "5"]
+    command = [sys.executable, "-m", "mlx_lm", "generate", *flags]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Generation: " in done.stdout
+
+
+def test_summary_and_report(make_checkpoint, capsys):
+    source = make_checkpoint()
     code, target = convert(source, "--output", str(source.parent / "copy.json"))
     out = capsys.readouterr().out
     summary = json.loads((target / "summary.json").read_text(encoding="utf-8"))
@@ -224,21 +150,13 @@ def test_summary_and_report(make, capsys):
     assert summary["source_bytes"] == sum(value.nbytes for value in text_tensors().values())
     assert summary["output_bytes"] == sum(value.nbytes for value in load_all(target).values())
     assert summary["bits_per_weight"] == pytest.approx(summary["output_bytes"] * 16 / summary["source_bytes"])
-    assert len(summary["inputs"][str(source)]) == 64 and summary["hashed"] == "the whole folder"
-    assert "21 text tensors taken, 3 left out (2 of the projector, 1 of the vision tower)" in out
+    for file in ("config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"):
+        assert summary["inputs"][f"{source}/{file}"] == sha256(source / file)
+    assert summary["files"].keys() == {path.name for path in target.iterdir()} - {"summary.json"}
+    for name, facts in summary["files"].items():
+        assert facts == {"sha256": sha256(target / name), "bytes": (target / name).stat().st_size}
+    assert "21 tensors taken, 3 left out (2 of the projector, 1 of the vision tower)" in out
     assert out.count("device: ") == 1 and "bits per weight" in out
-
-
-def test_a_large_source_is_hashed_by_its_headers(make, monkeypatch):
-    monkeypatch.setattr(convert_hyperclova, "HASHED_WHOLE", 100)
-    source = make()
-    _, target = convert(source)
-    summary = json.loads((target / "summary.json").read_text())
-    assert sorted(Path(name).name for name in summary["inputs"]) == [
-        "config.json",
-        "model.safetensors.index.json",
-    ]
-    assert len(summary["shard_headers"]) == 2 and "not the values" in summary["hashed"]
 
 
 def test_the_embedded_layout_converts(tmp_path, tokenizer_files):
@@ -254,126 +172,34 @@ def test_the_embedded_layout_converts(tmp_path, tokenizer_files):
     assert code == 0 and same(load_all(target), wanted)
 
 
-def test_several_output_shards(make, tmp_path):
-    args = convert_hyperclova.parse_args([])
-    plan = convert_hyperclova.make_plan(make(), args)
-    out = tmp_path / "out"
-    out.mkdir()
-    shards = building.plan_shards([made for _, made in plan.steps], limit=20_000)
-    building.write_checkpoint(out, shards, conversion.stream(plan, args), plan.parameters)
-    sizes = [file.stat().st_size for file in out.glob("model-*-of-*.safetensors")]
-    assert len(sizes) == len(shards) > 2
-    assert mx.load(str(next(out.glob("*.safetensors"))), return_metadata=True)[1] == {"format": "mlx"}
-    assert conversion.check_samples(out, plan, args) == 8
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"attention_multiplier": 0.5}, "attention_multiplier is 0.5 (neutral: 0.204124"),
-        ({"embedding_multiplier": 10.0}, "embedding_multiplier is 10.0 (neutral: 1.0)"),
-        ({"residual_multiplier": 0.25}, "residual_multiplier is 0.25 (neutral: 1.0)"),
-        ({"logits_scaling": 0.125}, "logits_scaling is 0.125 (neutral: 1.0)"),
-        ({"logits_scaling": "1"}, "logits_scaling is '1'"),
-        ({"use_post_norm": True}, "use_post_norm is true, but there is no post_norm1 or post_norm2 tensor"),
-        ({"rope_scaling": {"type": "yarn", "factor": 4}}, "rope_type is 'yarn' (neutral: 'default')"),
-        ({"rope_parameters": {"rope_theta": 1e4}}, "rope_theta is both 10000.0 and 50000000.0"),
-        ({"rope_theta": None}, "rope_theta is missing"),
-        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
-        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
-        ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types holds sliding_attention"),
-        ({"rms_norm_eps": None}, "rms_norm_eps is None"),
-        ({"hidden_size": "64"}, "hidden_size is '64', not a size"),
-        ({"num_hidden_layers": 0}, "num_hidden_layers is 0, not a size"),
-        ({"num_key_value_heads": 3}, "num_key_value_heads 3 does not divide 4 heads"),
-        ({"model_type": "qwen3"}, "model_type 'vlm' with a text_config of 'qwen3' is not converted"),
-        ({"quantization_config": {"bits": 4}}, "quantized already"),
-    ],
-)
-def test_what_llama_cannot_express_is_refused_by_name(make, capsys, changes, message):
-    source = make(**changes)
-    error = refused(capsys, source)
-    assert f"{source / 'config.json'}: " in error and message in error
-
-
-def test_every_fault_of_the_config_is_in_the_one_line(make, capsys):
-    error = refused(capsys, make(embedding_multiplier=2.0, logits_scaling=3.0, hidden_act="relu"))
-    assert all(
-        part in error for part in ("embedding_multiplier is 2.0", "logits_scaling is 3.0", "hidden_act is 'relu'")
+def test_neutral_settings_may_be_missing_or_null(make_checkpoint):
+    code, _ = convert(
+        make_checkpoint(attention_multiplier=None, residual_multiplier=None, head_dim=24, use_post_norm=None)
     )
-
-
-def test_neutral_settings_may_be_missing_or_null(make):
-    code, _ = convert(make(attention_multiplier=None, residual_multiplier=None, head_dim=24, use_post_norm=None))
     assert code == 0
 
 
-@pytest.mark.parametrize(
-    ("said", "message"),
-    [
-        (True, "is True and there are post norms"),
-        (None, "is None and there"),
-        (False, "use_post_norm is false, but there are post_norm1"),
-    ],
-)
-def test_post_norms(make, capsys, said, message):
-    tensors = {**text_tensors(), "model.layers.0.post_norm1.weight": mx.ones((64,))}
-    assert message in refused(capsys, make(tensors=tensors, use_post_norm=said))
-
-
-def test_every_tensor_that_does_not_fit_is_listed(make, capsys):
-    tensors = text_tensors()
-    del tensors["lm_head.weight"], tensors["model.layers.1.mlp.up_proj.weight"]
-    tensors["model.norm.weight"] = mx.ones((65,), dtype=mx.bfloat16)
-    tensors["model.layers.0.input_layernorm.weight"] = mx.ones((64,), dtype=mx.int32)
-    tensors["model.layers.2.input_layernorm.weight"] = mx.ones((64,), dtype=mx.bfloat16)
-    error = refused(capsys, make(tensors=tensors))
-    for part in (
-        "missing lm_head.weight",
-        "missing model.layers.1.mlp.up_proj.weight",
-        "model.language_model.model.norm.weight has shape (65,), wanted is (64,)",
-        "model.language_model.model.layers.0.input_layernorm.weight holds I32",
-        "unexpected model.language_model.model.layers.2.input_layernorm.weight",
-    ):
-        assert part in error
-    assert error.count(";") == 5
-
-
-def test_two_layouts_in_one_checkpoint(make, capsys):
-    source = make()
-    extra = {"model.language_model.norm.weight": mx.ones((64,), dtype=mx.bfloat16)}
-    save(source, {**load_all(source), **extra}, {"model_type": "vlm", "text_config": TEXT})
-    assert "is there twice" in refused(capsys, source)
-
-
-def test_tied_embeddings_and_biases(make):
+def test_tied_embeddings_and_biases(make_checkpoint):
     changes = {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}
-    code, target = convert(make(tensors=text_tensors(**changes), **changes))
+    code, target = convert(make_checkpoint(tensors=text_tensors(**changes), **changes))
     model, _ = mlx_lm.load(str(target))
     assert code == 0 and "lm_head" not in model and "bias" in model.layers[0].mlp.up_proj
 
 
-def test_comments_go_and_strings_stay():
-    text = '{ # one\n "a#b": "# \\" # no comment", # "two"\n# three\n "c": 1}# four'
-    stripped = hyperclovax.without_comments(text)
-    assert json.loads(stripped) == {"a#b": '# " # no comment', "c": 1}
-    assert stripped.count("\n") == text.count("\n")
-
-
-def test_a_malformed_config_is_named_by_line(make, capsys):
-    source = make()
+def test_a_malformed_config_is_named_by_line(make_checkpoint, capsys):
+    source = make_checkpoint()
     (source / "config.json").write_text('{\n# comment\n"a": }', encoding="utf-8")
     assert f"{source / 'config.json'}:3: not valid JSON" in refused(capsys, source)
 
 
-def test_a_folder_without_config(make, capsys):
-    source = make()
+def test_a_folder_without_config(make_checkpoint, capsys):
+    source = make_checkpoint()
     (source / "config.json").unlink()
     assert f"{source / 'config.json'}: no such file" in refused(capsys, source)
 
 
-def test_damaged_sources_are_refused_before_any_work(make, capsys):
-    source = make()
+def test_damaged_sources_are_refused_before_any_work(make_checkpoint, capsys):
+    source = make_checkpoint()
     shard = source / "model-00002-of-00002.safetensors"
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-1])
@@ -390,22 +216,24 @@ def test_damaged_sources_are_refused_before_any_work(make, capsys):
     assert not (source.parent / "target.partial").exists()
 
 
-def test_a_value_that_is_not_finite(make, capsys):
+def test_a_value_that_is_not_finite(make_checkpoint, capsys):
     tensors = text_tensors()
     tensors["model.norm.weight"] = mx.array([float("nan")] * 64, dtype=mx.bfloat16)
-    error = refused(capsys, make(tensors=tensors))
+    error = refused(capsys, make_checkpoint(tensors=tensors))
     assert ".safetensors: model.language_model.model.norm.weight has values that are not finite" in error
 
 
-def test_a_result_that_computes_nonsense_fails_the_check(make, capsys):
-    tensors = {name: mx.full(value.shape, 6e4, dtype=mx.float16) for name, value in text_tensors().items()}
-    code, target = convert(make(tensors=tensors), "--no-quantize")
+def test_a_result_that_computes_nonsense_fails_the_check(make_checkpoint, capsys):
+    tensors = text_tensors()
+    for name in ("model.norm.weight", "lm_head.weight"):
+        tensors[name] = mx.full(tensors[name].shape, 1e38, dtype=mx.bfloat16)
+    code, target = convert(make_checkpoint(tensors=tensors), "--no-quantize")
     assert code == 3 and not target.exists()
     assert "computes values that are not finite" in capsys.readouterr().err
 
 
-def test_a_tokenizer_that_mlx_lm_cannot_load_fails_the_check(make, capsys):
-    source = make()
+def test_a_tokenizer_that_mlx_lm_cannot_load_fails_the_check(make_checkpoint, capsys):
+    source = make_checkpoint()
     (source / "tokenizer.json").write_text("{}", encoding="utf-8")
     code, target = convert(source)
     assert code == 3 and not target.exists() and "mlx-lm cannot load the result" in capsys.readouterr().err
@@ -414,19 +242,49 @@ def test_a_tokenizer_that_mlx_lm_cannot_load_fails_the_check(make, capsys):
 @pytest.mark.parametrize(
     "flags", [[], ["--q-bits", "2", "--q-group-size", "32"], ["--no-quantize"], ["--dtype", "float16"]]
 )
-def test_the_comparison_finds_a_changed_byte(make, flags):
-    source = make()
+def test_the_comparison_finds_a_changed_byte(make_checkpoint, flags):
+    source = make_checkpoint()
     _, target = convert(source, *flags)
     args = convert_hyperclova.parse_args(flags)
-    plan = convert_hyperclova.make_plan(source, args)
-    assert conversion.check_samples(target, plan, args) == conversion.SAMPLES
+    plan = conversion_plan.make_plan(hub.find_source(source), args)
     path = target / "model.safetensors"
+    assert conversion_check.check_shard(path, plan.steps, args) == conversion_check.SAMPLES
     data = bytearray(path.read_bytes())
     start = 8 + struct.unpack("<Q", data[:8])[0]
     data[start + 1 :: 64] = bytes(byte ^ 0x5A for byte in data[start + 1 :: 64])
     path.write_bytes(data)
     with pytest.raises(CheckFailed, match="is not what"):
-        conversion.check_samples(target, plan, args)
+        conversion_check.check_shard(path, plan.steps, args)
+
+
+@pytest.mark.parametrize("chunk", [1, 5_000, 1 << 25])
+def test_chunks_change_no_bit(make_checkpoint, by_mlx_lm, monkeypatch, chunk):
+    monkeypatch.setattr(conversion, "CHUNK_BYTES", chunk)
+    code, target = convert(make_checkpoint())
+    assert code == 0 and same(load_all(target), load_all(by_mlx_lm[8, 64]))
+
+
+def test_output_shards_stay_under_the_limit_and_plain_mlx_lm_loads_them(make_checkpoint, by_mlx_lm, monkeypatch):
+    monkeypatch.setattr(building, "SHARD_BYTES", 30_000)
+    code, target = convert(make_checkpoint())
+    files = sorted(target.glob("model-*-of-*.safetensors"))
+    index = json.loads((target / "model.safetensors.index.json").read_text(encoding="utf-8"))
+    assert code == 0 and len(files) > 2 and {path.name for path in files} == set(index["weight_map"].values())
+    assert same(load_all(target), load_all(by_mlx_lm[8, 64])) and mlx_lm.load(str(target))
+    for path in files:
+        tensors = checkpoints.read_shard(path)
+        assert sum(tensor.nbytes for tensor in tensors) <= 30_000 and tensors[0].offset % 8 == 0
+    assert index["metadata"]["total_size"] == sum(value.nbytes for value in load_all(target).values())
+
+
+def test_the_answer_is_what_plain_mlx_lm_says(model_8bit):
+    """Layer by layer in float32 as all at once."""
+    model, tokenizer = models.load(model_8bit)
+    tokens = tokenizer.encode(conversion_check.PROMPT)
+    for _ in range(conversion_check.NEW_TOKENS):
+        tokens.append(int(mx.argmax(model(mx.array([tokens]))[0, -1])))
+    said = tokenizer.decode(tokens[-conversion_check.NEW_TOKENS :])
+    assert json.loads((model_8bit / "summary.json").read_text(encoding="utf-8"))["answer"] == said
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -434,14 +292,14 @@ def test_the_comparison_finds_a_changed_byte(make, flags):
 def test_the_bound_holds_for_the_quantizer_and_is_tight(dtype, bits):
     weight = (mx.random.normal((512, 256), key=mx.random.key(bits)) * 0.02).astype(getattr(mx, dtype))
     code = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}[dtype]
-    values, bound = conversion.dequantize(*mx.quantize(weight, 64, bits), 64, bits, code)
+    values, bound = conversion_check.dequantize(*mx.quantize(weight, 64, bits), 64, bits, code)
     off = mx.abs(values - weight.astype(mx.float32))
     assert mx.all(off <= bound).item()
     assert mx.mean(off / bound).item() > 0.2  # 0.5 where only rounding to the nearest code counts
 
 
-def test_a_finished_target_is_not_overwritten_without_force(make, capsys):
-    source = make()
+def test_a_finished_target_is_not_overwritten_without_force(make_checkpoint, capsys):
+    source = make_checkpoint()
     convert(source)
     before = (source.parent / "target" / "summary.json").read_bytes()
     code, target = convert(source, "--q-bits", "4")
@@ -452,8 +310,8 @@ def test_a_finished_target_is_not_overwritten_without_force(make, capsys):
     assert sorted(path.name for path in source.parent.iterdir()) == ["source", "target"]
 
 
-def test_a_failed_force_leaves_the_old_result(make):
-    source = make()
+def test_a_failed_force_leaves_the_old_result(make_checkpoint):
+    source = make_checkpoint()
     _, target = convert(source)
     before = load_all(target)
     (source / "tokenizer.json").write_text("{}", encoding="utf-8")
@@ -461,8 +319,8 @@ def test_a_failed_force_leaves_the_old_result(make):
     assert same(load_all(target), before) and (target / "summary.json").exists()
 
 
-def test_an_unfinished_run_is_started_over(make):
-    source = make()
+def test_what_lies_in_the_partial_folder_without_a_journal_is_not_taken(make_checkpoint):
+    source = make_checkpoint()
     partial = source.parent / "target.partial"
     partial.mkdir()
     (partial / "model-00001-of-00009.safetensors").write_bytes(b"half")
@@ -470,12 +328,12 @@ def test_an_unfinished_run_is_started_over(make):
     assert code == 0 and not partial.exists() and not list(target.glob("*-of-*"))
 
 
-def test_the_disk_is_checked_before(make, capsys):
+def test_the_disk_is_checked_before(make_checkpoint, capsys):
     """A checkpoint of 13 TB that takes no room: its shards are holes."""
     if shutil.disk_usage(ROOT).free > 6e12:
         pytest.skip("this disk has room for it")
     rows = 3 << 34
-    source = make(vocab_size=rows)
+    source = make_checkpoint(vocab_size=rows)
     for name in checkpoints.read_checkpoint(source).values():
         if name.shape == (320, 64):
             grow(name.shard, name.name, rows)
@@ -511,85 +369,6 @@ def test_a_missing_32b_says_how_to_get_it(tmp_path, monkeypatch, capsys):
     assert all(need in error for need in ("66 GB", "35 GB", "48 GB"))
 
 
-class Hub(BaseHTTPRequestHandler):
-    """A stand-in for the hub: lab/whole is the server's folder, lab/gated is gated, others are not there."""
-
-    def do_GET(self):
-        path = self.path.partition("?")[0]
-        error = {} if "/whole" in path else {"X-Error-Code": "GatedRepo" if "/gated" in path else "RepoNotFound"}
-        data = b"" if error else self.content(path)
-        headers = {"X-Repo-Commit": "a" * 40, "ETag": hashlib.sha256(data).hexdigest(), **error}
-        self.send_response(200 if not error else 403 if "/gated" in path else 404)
-        for name, value in {**headers, "Content-Length": len(data)}.items():
-            self.send_header(name, str(value))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data)
-            self.server.sent.append(path.rpartition("/")[2])
-
-    do_HEAD = do_GET
-
-    def content(self, path):
-        files = sorted(self.server.folder.iterdir())
-        if "/resolve/" in path:
-            return (self.server.folder / path.rpartition("/")[2]).read_bytes()
-        if "/tree/" in path:
-            sizes = [{"path": file.name, "size": file.stat().st_size} for file in files]
-            return json.dumps([{"type": "file", "oid": "b" * 40, **size} for size in sizes]).encode()
-        names = [{"rfilename": file.name} for file in files]
-        return json.dumps({"id": "lab/whole", "sha": "a" * 40, "siblings": names}).encode()
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def hub():
-    """A running stand-in for the hub, `folder` to be set; `sent` lists what it sent."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.sent = []
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-
-
-def test_a_model_on_the_hub_is_downloaded_without_what_is_not_needed(make, hub, tmp_path):
-    hub.folder = make()
-    (hub.folder / "modeling.py").write_text("print('remote code')", encoding="utf-8")
-    (hub.folder / "pytorch_model.bin").write_bytes(b"pickle")
-    target = tmp_path / "out"
-    address = f"http://127.0.0.1:{hub.server_port}"
-    settings = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0"}
-    command = [sys.executable, "convert_hyperclova.py", "--hf-path", "lab/whole", "--mlx-path", str(target)]
-    done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert (target / "summary.json").exists() and "tokenizer.json" in hub.sent
-    assert not {"modeling.py", "pytorch_model.bin"} & set(hub.sent)
-
-
-def test_hub_errors_are_one_line(hub, tmp_path):
-    online = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HUB_OFFLINE": "0"}
-    cases = {
-        "lab/gated": (
-            online,
-            "gated; accept its licence at https://huggingface.co/lab/gated, then run `hf auth login`",
-        ),
-        "lab/unknown": (online, "no such folder, and no such model on the hub; check the name"),
-        "lab/offline": ({"HF_HUB_OFFLINE": "1"}, "the hub cannot be reached; connect"),
-    }
-    script = str(ROOT / "convert_hyperclova.py")
-    running = {}
-    for name, (settings, _) in cases.items():
-        environment = {**os.environ, "HF_HOME": str(tmp_path), **settings}
-        command = [sys.executable, script, "--hf-path", name, "--mlx-path", str(tmp_path / "out")]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        running[name] = subprocess.Popen(command, env=environment, **pipes)
-    for name, process in running.items():
-        error = process.communicate(timeout=60)[1]
-        assert process.returncode == 1 and error.startswith(f"error: {name}: ") and error.count("\n") == 1, error
-        assert cases[name][1] in error
-
-
 def test_the_command_imports_no_mlx_before_it_parses():
     """--help answers at once, and lab.device is the first to load MLX."""
     code = "import sys, convert_hyperclova; sys.exit(any(name.split('.')[0] == 'mlx' for name in sys.modules))"
@@ -602,6 +381,225 @@ def test_bad_usage_is_exit_code_2(capsys):
     assert caught.value.code == 2
 
 
-def test_memory_too_small_for_the_model_leaves_the_answer_out(tmp_path):
-    plan = SimpleNamespace(output_bytes=1 << 60)
-    assert conversion.check_answer(tmp_path, plan) is None
+def test_the_plan_is_printed_without_touching_weights(make_checkpoint, tmp_path):
+    """In a process of its own: no MLX, nothing written, under a second."""
+    source = make_checkpoint()
+    command = ["convert_hyperclova.py", "--hf-path", str(source), "--mlx-path", str(tmp_path / "out"), "--dry-run"]
+    code = (
+        "import sys; sys.argv = sys.argv[1:]; import convert_hyperclova; code = convert_hyperclova.main();"
+        "sys.exit(code or any(name.split('.')[0] == 'mlx' for name in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mlx-lm's llama" in done.stdout and "21 tensors taken" in done.stdout
+    assert all(f"{what}:" in done.stdout for what in ("reads", "writes", "memory", "disk"))
+    assert done.stdout.count("fits") == 4 and sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+def test_a_plan_that_does_not_fit_says_so(make_checkpoint, capsys):
+    source = make_checkpoint(vocab_size=3 << 34)
+    for tensor in checkpoints.read_checkpoint(source).values():
+        if tensor.shape == (320, 64):
+            grow(tensor.shard, tensor.name, 3 << 34)
+    started = time.monotonic()
+    code, target = convert(source, "--dry-run")
+    out = capsys.readouterr().out
+    assert code == 0 and not target.exists() and time.monotonic() - started < 60
+    assert "disk:" in out and out.count("DOES NOT FIT") == 4
+
+
+def test_verify(make_checkpoint, capsys):
+    source = make_checkpoint()
+    _, target = convert(source)
+    verify = ["--mlx-path", str(target), "--verify"]
+    assert finish(convert_hyperclova.main, verify) == 0
+    out = capsys.readouterr().out
+    assert "3 of 3 source files hashed" in out and out.endswith("all as written\n")
+    flip(target / "model.safetensors", -1)
+    flip(source / "model-00001-of-00002.safetensors", -1)
+    (target / "tokenizer_config.json").unlink()
+    (target / "extra.txt").write_text("x")
+    assert finish(convert_hyperclova.main, verify) == 3
+    error = capsys.readouterr().err
+    for fault in (
+        f"{target}/model.safetensors: changed",
+        f"{source}/model-00001-of-00002.safetensors: changed",
+        f"{target}/tokenizer_config.json: missing",
+        f"{target}/extra.txt: not in summary.json",
+    ):
+        assert fault in error
+    assert error.count("\n") == 1
+
+
+def test_verify_needs_a_folder_that_was_converted(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        convert_hyperclova.main(["--verify"])
+    assert caught.value.code == 2
+    assert finish(convert_hyperclova.main, ["--verify", "--mlx-path", str(tmp_path)]) == 1
+    (tmp_path / "summary.json").write_text("{}", encoding="utf-8")
+    assert finish(convert_hyperclova.main, ["--verify", "--mlx-path", str(tmp_path)]) == 1
+    assert "holds no hashes" in capsys.readouterr().err
+
+
+def flip(path, place):
+    """Change one byte of a file."""
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+def unfinished(source, monkeypatch, *flags):
+    """Stop a conversion after its first shard, as Ctrl-C does; returns the folder in the making."""
+    monkeypatch.setattr(building, "SHARD_BYTES", 50_000)
+    say = building.Build.say
+
+    def stop(build, kind, *rest):
+        say(build, kind, *rest)
+        if kind == "shard":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(building.Build, "say", stop)
+        assert convert(source, *flags)[0] == 75
+    return source.parent / "target.partial"
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(make_checkpoint, monkeypatch, capsys):
+    source = make_checkpoint()
+    partial = unfinished(source, monkeypatch)
+    assert "the same command goes on" in capsys.readouterr().err and partial.is_dir()
+    code, target = convert(source)
+    assert code == 0 and "1 of 4 shards are there" in capsys.readouterr().out and not partial.exists()
+
+
+def test_a_shard_damaged_since_is_written_again(make_checkpoint, by_mlx_lm, monkeypatch, capsys):
+    source = make_checkpoint()
+    partial = unfinished(source, monkeypatch)
+    flip(next(partial.glob("model-00001*")), -1)
+    code, target = convert(source)
+    assert code == 0 and "damaged since it was written" in capsys.readouterr().out
+    assert same(load_all(target), load_all(by_mlx_lm[8, 64]))
+
+
+def test_a_changed_source_or_setting_starts_over(make_checkpoint, monkeypatch, capsys):
+    source = make_checkpoint()
+    unfinished(source, monkeypatch)
+    shard = source / "model-00001-of-00002.safetensors"
+    os.utime(shard, ns=(1, 1))
+    unfinished(source, monkeypatch)
+    assert "so it is started over" in capsys.readouterr().out
+    code, target = convert(source, "--q-bits", "4")
+    assert code == 0 and "so it is started over" in capsys.readouterr().out
+    assert json.loads((target / "config.json").read_text())["quantization"]["bits"] == 4
+
+
+def test_two_runs_at_one_target(make_checkpoint, capsys):
+    source = make_checkpoint()
+    with building.going_on(source.parent / "target"):
+        assert "another run is at work there" in refused(capsys, source)
+    assert convert(source)[0] == 0
+
+
+def test_consumed_shards_are_deleted_only_when_asked_for(make_checkpoint, by_mlx_lm, capsys):
+    source = make_checkpoint()
+    code, target = convert(source)
+    assert code == 0 and len(list(source.glob("*.safetensors"))) == 2
+    code, target = convert(source, "--consume-source", "--force")
+    assert code == 0 and not list(source.glob("*.safetensors")) and (source / "config.json").is_file()
+    assert same(load_all(target), load_all(by_mlx_lm[8, 64]))
+    capsys.readouterr()
+    assert finish(convert_hyperclova.main, ["--mlx-path", str(target), "--verify"]) == 0
+    assert "1 of 3 source files hashed" in capsys.readouterr().out
+
+
+def test_a_consumed_source_is_never_thrown_away_by_other_settings(make_checkpoint, monkeypatch, capsys):
+    """hub layout: both source shards are needed to the end, so all is consumed with the last output shard."""
+    source = make_checkpoint()
+    monkeypatch.setattr(building, "SHARD_BYTES", 50_000)
+    say = building.Build.say
+
+    def stop(build, kind, *rest):
+        say(build, kind, *rest)
+        if kind == "consumed":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(building.Build, "say", stop)
+        assert convert(source, "--consume-source")[0] == 75
+    consumed = next(name for name in sorted(os.listdir(source)) if name.endswith(".safetensors"))
+    (source / consumed).unlink()  # the journal says so already
+    capsys.readouterr()
+    error = refused(capsys, source, "--q-bits", "4")
+    assert "begun with other settings" in error and consumed in error
+    flip(source.parent / "target.partial" / "model-00001-of-00004.safetensors", -1)
+    error = refused(capsys, source, "--consume-source")
+    assert "damaged, and its source is consumed" in error
+    flip(source.parent / "target.partial" / "model-00001-of-00004.safetensors", -1)
+    assert convert(source, "--consume-source")[0] == 0
+
+
+def test_the_model_card_names_source_and_size(make_checkpoint):
+    source = make_checkpoint()
+    _, target = convert(source)
+    card = (target / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\n") and f"| Source | {source} |" in card and "8 bit, groups of 64" in card
+    assert "2 tensors of the projector" in card and "parameters" in card
+
+
+@pytest.fixture
+def on_hub(make_checkpoint, tmp_path):
+    """(stand-in for the hub that holds a checkpoint as lab/whole, a function that runs the command on it)."""
+    files = {path.name: path.read_bytes() for path in make_checkpoint().iterdir()}
+    files |= {"modeling.py": b"print('remote code')", "pytorch_model.bin": b"pickle"}
+    with Hub() as hub:
+        hub.add("lab/whole", files)
+
+        def run(*flags):
+            flags = ["--hf-path", "lab/whole", "--mlx-path", str(tmp_path / "out"), *flags]
+            command = [sys.executable, str(ROOT / "convert_hyperclova.py"), *flags]
+            environment = hub.environment(tmp_path / "home")
+            return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+        yield hub, run
+
+
+SHARD_FILES = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+
+
+def test_a_model_on_the_hub_is_converted_without_what_is_not_needed(on_hub, by_mlx_lm, tmp_path):
+    hub, run = on_hub
+    done = run()
+    assert done.returncode == 0, done.stderr
+    assert same(load_all(tmp_path / "out"), load_all(by_mlx_lm[8, 64]))
+    assert not hub.asked("modeling.py") and not hub.asked("pytorch_model.bin")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
+    commit = next(iter(hub.repositories["lab/whole"].commits))
+    assert (summary["source"]["repository"], summary["source"]["revision"]) == ("lab/whole", commit)
+    assert f"| Revision | {commit} |" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_plan_of_a_model_on_the_hub_needs_its_headers_only(on_hub, tmp_path):
+    hub, run = on_hub
+    done = run("--dry-run")
+    assert done.returncode == 0 and "21 tensors taken" in done.stdout, done.stderr
+    assert not (tmp_path / "out").exists() and not list((tmp_path / "home").rglob("*.safetensors"))
+
+
+def test_consumed_shards_of_the_hub_come_one_by_one_and_go(on_hub, by_mlx_lm, tmp_path):
+    hub, run = on_hub
+    done = run("--consume-source")
+    assert done.returncode == 0, done.stderr
+    assert same(load_all(tmp_path / "out"), load_all(by_mlx_lm[8, 64]))
+    blobs = [path for path in (tmp_path / "home").rglob("blobs/*") if path.stat().st_size > 20_000]
+    assert not list((tmp_path / "home").rglob("*.safetensors")) and not blobs
+
+
+def test_wrong_bytes_of_the_hub_are_found_before_anything_is_made_of_them(on_hub, tmp_path):
+    hub, run = on_hub
+    hub.order("bytes", SHARD_FILES[1], at=60_000)
+    done = run()
+    assert done.returncode == 1 and "wrong bytes" in done.stderr and done.stderr.count("error: ") == 1, done.stderr
+    assert not (tmp_path / "out").exists()
+    assert run().returncode == 0

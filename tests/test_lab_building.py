@@ -1,50 +1,97 @@
+import hashlib
 import json
 import struct
 
 import pytest
 
-from lab.building import building, plan_shards, refuse_target, write_checkpoint
-from lab.checkpoints import INDEX, Tensor, read_checkpoint
+from lab.building import JOURNAL, PLAN, SUMMARY, Build, building, going_on, refuse_target
+from lab.checkpoints import Tensor, read_shard
 from lab.cli import LabError
+from lab.shards import ShardWriter, header_of
 
 
-def test_shards_stay_under_the_limit_and_groups_together():
-    groups = [
-        [Tensor("a", "F32", (4,)), Tensor("b", "F32", (1,))],
-        [Tensor("c", "F32", (5,))],
-        [Tensor("d", "U8", (1,))],
-        [Tensor("e", "F32", (100,))],
-    ]
-    shards = plan_shards(groups, limit=40)
-    assert [[tensor.name for tensor in shard] for shard in shards] == [["a", "b", "c"], ["d"], ["e"]]
+def write(path, tensors, data):
+    with ShardWriter(path) as writer:
+        writer.put(header_of(tensors))
+        for part in data:
+            writer.put(part)
+    return writer
 
 
-def test_what_is_written_is_read_again(tmp_path):
-    shards = [
-        [Tensor("a", "F32", (2,)), Tensor("b", "BF16", (1, 3))],
-        [Tensor("c", "U8", (0,)), Tensor("d", "U8", (2,))],
-    ]
-    write_checkpoint(tmp_path, shards, iter([b"12345678", b"abcdef", b"", b"xy"]), parameters=7)
-    tensors = read_checkpoint(tmp_path)
-    assert {(t.name, t.dtype, t.shape) for t in tensors.values()} == {
-        (t.name, t.dtype, t.shape) for s in shards for t in s
-    }
-    assert (tmp_path / "model-00002-of-00002.safetensors").read_bytes().endswith(b"xy")
-    assert tensors["b"].shard.name == "model-00001-of-00002.safetensors"
-    metadata = json.loads((tmp_path / INDEX).read_text(encoding="utf-8"))["metadata"]
-    assert metadata == {"total_size": 16, "total_parameters": 7}
-
-
-def test_safetensors_own_reader_reads_it(tmp_path):
+def test_what_is_written_is_read_again_also_by_safetensors_own_reader(tmp_path):
     numpy = pytest.importorskip("safetensors.numpy")
-    write_checkpoint(tmp_path, [[Tensor("a", "F32", (2,))]], [struct.pack("<2f", 1.5, -2.0)], parameters=2)
-    assert numpy.load_file(tmp_path / "model.safetensors")["a"].tolist() == [1.5, -2.0]
+    tensors = [
+        Tensor("a", "F32", (2,)),
+        Tensor("b", "BF16", (1, 3)),
+        Tensor("c", "U8", (0,)),
+        Tensor("d", "U8", (2,)),
+    ]
+    path = tmp_path / "model.safetensors"
+    writer = write(path, tensors, [struct.pack("<2f", 1.5, -2.0), b"abcdef", b"", b"xy"])
+    found = read_shard(path)
+    assert [(t.name, t.dtype, t.shape) for t in found] == [(t.name, t.dtype, t.shape) for t in tensors]
+    assert [path.read_bytes()[t.offset : t.offset + t.nbytes] for t in found][1:] == [b"abcdef", b"", b"xy"]
+    assert writer.digest.hexdigest() == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert writer.written == path.stat().st_size
+    write(path, tensors[:1], [struct.pack("<2f", 1.5, -2.0)])
+    assert numpy.load_file(path)["a"].tolist() == [1.5, -2.0]
 
 
-@pytest.mark.parametrize("chunks", [[b"123"], [b"1234", b"5678"]])
-def test_other_bytes_than_planned_are_a_bug(tmp_path, chunks):
-    with pytest.raises(RuntimeError, match="planned"):
-        write_checkpoint(tmp_path, [[Tensor("a", "F32", (1,))]], chunks, parameters=1)
+def test_a_full_disk_while_writing_is_one_line():
+    with (
+        pytest.raises(LabError, match="/dev/full: cannot write .* free the disk"),
+        ShardWriter("/dev/full") as writer,
+    ):
+        writer.put(b"x")
+
+
+def test_a_journal_survives_half_a_line_and_foreign_plans_start_over(tmp_path):
+    with going_on(tmp_path / "model") as build:
+        assert build.plan is None and not build.begin({"fingerprint": "one"})
+        build.say("shard", "a", {"bytes": 1})
+        build.say("shard", "b", {"bytes": 2})
+    journal = tmp_path / "model.partial" / JOURNAL
+    whole = journal.read_bytes()
+    for end in range(len(whole) + 1):
+        journal.write_bytes(whole[:end])
+        with going_on(tmp_path / "model") as build:
+            assert build.begin({"fingerprint": "one"})
+            assert list(build.said("shard")) == ["a", "b"][: whole[:end].count(b"\n")]
+            build.say("shard", "c", {})
+        with going_on(tmp_path / "model") as build:
+            assert "c" in build.said("shard")
+    with going_on(tmp_path / "model") as build:
+        assert not build.begin({"fingerprint": "two"}) and not build.said("shard")
+        assert [path.name for path in build.folder.iterdir()] == [PLAN]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"fingerprint": 1}'])
+def test_a_plan_that_a_hand_has_spoilt_is_none(tmp_path, content):
+    (tmp_path / PLAN).write_text(content)
+    (tmp_path / JOURNAL).write_text(json.dumps({"kind": "shard", "name": "a", "facts": {}}) + "\n")
+    build = Build(tmp_path, tmp_path)
+    assert build.plan is None and not build.said("shard")
+
+
+def test_one_run_at_a_time(tmp_path):
+    with (
+        going_on(tmp_path / "model") as build,
+        pytest.raises(LabError, match="another run is at work there"),
+        going_on(tmp_path / "model"),
+    ):
+        pass
+    build.folder.rmdir()
+    with going_on(tmp_path / "model"):
+        pass
+
+
+def test_a_move_that_was_stopped_is_finished_by_the_next_run(tmp_path):
+    target = tmp_path / "model"
+    target.mkdir()
+    for name in (PLAN, JOURNAL, SUMMARY):
+        (target / name).write_text("{}")
+    with going_on(target):
+        assert [path.name for path in target.iterdir()] == [SUMMARY]
 
 
 def test_a_target_appears_whole_or_not_at_all(tmp_path):

@@ -1,0 +1,219 @@
+"""What a conversion reads and writes, worked out from headers alone: no tensor is touched, no MLX is loaded."""
+
+import hashlib
+import json
+import os
+import platform
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+
+from lab import building, checkpoints, hyperclovax
+from lab.checkpoints import Tensor
+from lab.cli import LabError, versions
+
+DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+CHUNK_BYTES = 16 << 20  # of a source tensor that are in memory at once, in each lane
+# What bench/convert.py measured on a CPU: Python with MLX; what a lane holds of its chunk (read ahead, cast, packed,
+# written behind), in chunks; and Python with tokenizer and stock model, for the last check.
+START_BYTES, CHUNKS_A_LANE, CHECK_BYTES = 80e6, 7, 180e6
+
+
+@dataclass(frozen=True)
+class Step:
+    """A Recipe and the Tensors written for it, in the order of the file: the weight, or packed, scales, biases."""
+
+    recipe: hyperclovax.Recipe
+    outputs: tuple
+
+    @property
+    def quantized(self):
+        return len(self.outputs) == 3
+
+    @property
+    def source_bytes(self):
+        return sum(piece.tensor.nbytes for piece in self.recipe.pieces)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A conversion: `shards` is {file name: [Step]}, in the order in which the source is read.
+
+    `source` is a lab.hub.Source with its `tensors`; `identities` tells of each shard that is read what changes with its content.
+    """
+
+    source: object
+    tensors: dict
+    model: hyperclovax.TextModel
+    config: dict
+    shards: dict
+    identities: dict
+
+    @cached_property
+    def steps(self):
+        return [step for steps in self.shards.values() for step in steps]
+
+    @cached_property
+    def read(self):
+        """The source's Tensors that are read, {name: Tensor}."""
+        return {piece.tensor.name: piece.tensor for step in self.steps for piece in step.recipe.pieces}
+
+    @property
+    def source_bytes(self):
+        return sum(tensor.nbytes for tensor in self.read.values())
+
+    @property
+    def output_bytes(self):
+        return sum(bytes_of(steps) for steps in self.shards.values())
+
+    @property
+    def parameters(self):
+        return sum(_size(step.recipe.shape) for step in self.steps)
+
+    def index(self):
+        """The content of model.safetensors.index.json."""
+        where = {tensor.name: name for name, steps in self.shards.items() for tensor in outputs_of(steps)}
+        metadata = {"total_size": self.output_bytes, "total_parameters": self.parameters}
+        return {"metadata": metadata, "weight_map": dict(sorted(where.items()))}
+
+    def peak_memory(self, lanes):
+        """An estimate of the peak resident memory in bytes, with `lanes` chunks at a time.
+
+        It is that of the chunks, or that of the last check, which holds a layer, the embeddings and the head.
+        """
+        held = max(sum(tensor.nbytes for tensor in step.outputs[1:]) for step in self.steps)
+        largest = max(min(CHUNK_BYTES, tensor.nbytes) for tensor in self.read.values())
+        parts = Counter()
+        for step in self.steps:
+            layer = re.match(r"model\.layers\.\d+\.", step.recipe.name)
+            parts[layer[0] if layer else ""] += bytes_of([step])
+        layer = max((nbytes for name, nbytes in parts.items() if name), default=0)
+        return max(START_BYTES + lanes * CHUNKS_A_LANE * largest + held, CHECK_BYTES + layer + parts[""])
+
+    def record(self):
+        """The plan as JSON, for the folder in the making: what a later run needs to go on."""
+        table = [[*_facts(tensor), tensor.shard.name, tensor.offset] for tensor in self.tensors.values()]
+        return {"fingerprint": self.fingerprint(), "identities": self.identities, "tensors": table}
+
+    def fingerprint(self):
+        """A SHA-256 over all that decides the bytes written: a conversion that differs in it cannot be gone on with."""
+        steps = [[_facts(tensor) for tensor in step.outputs] + _origin(step.recipe) for step in self.steps]
+        installed = {**versions(), "machine": platform.machine(), "system": platform.system()}
+        content = [self.config, list(self.shards), steps, self.identities, installed]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+class Consumed:
+    """What the plan of an unfinished run knows of the source shards that it has deleted (--consume-source)."""
+
+    def __init__(self, build):
+        self.build, self.names = build, set(build.said("consumed"))
+        self.identities = {name: build.plan["identities"][name] for name in self.names}
+
+    def tensors(self, source):
+        """{name: Tensor} of the whole source, as it was. Raises LabError where a shard that is left has changed."""
+        known = {}
+        for name, dtype, shape, shard, offset in self.build.plan["tensors"]:
+            known[name] = Tensor(name, dtype, tuple(shape), source.folder / shard, offset)
+        for path in {tensor.shard for tensor in known.values()}:
+            if path.name not in self.names and path.is_file():
+                wanted = [tensor for tensor in known.values() if tensor.shard == path]
+                if checkpoints.read_shard(path) != wanted:
+                    raise LabError(f"{path}: changed since the unfinished conversion; {self.remedy()}")
+        return known
+
+    def remedy(self):
+        """What to do where the unfinished run cannot be gone on with."""
+        listed = ", ".join(sorted(self.names))
+        return f"download the source again (it has consumed {listed}) and remove {self.build.folder}"
+
+
+def make_plan(source, args, consumed=None):
+    """The Plan for the checkpoint `source`. Raises LabError for whatever does not fit.
+
+    `consumed` is a Consumed: what an unfinished run knew of the shards that it has deleted.
+    """
+    tensors = consumed.tensors(source) if consumed else source.tensors()
+    path = source.folder / "config.json"
+    model = hyperclovax.text_model(hyperclovax.read_config(path), tensors, path)
+    carried = checkpoints.carried_files(source.folder)
+    if not any(file.name in ("tokenizer.json", "tokenizer.model", "vocab.json") for file in carried):
+        raise LabError(f"{source.folder}: no tokenizer.json in it; {checkpoints.AGAIN}")
+    stored = {code: name for name, code in DTYPES.items()}[model.recipes[0].pieces[0].tensor.dtype]
+    config = {**model.config, "torch_dtype": args.dtype or stored}
+    if args.quantize:
+        quantization = {"group_size": args.q_group_size, "bits": args.q_bits, "mode": "affine"}
+        config |= {"quantization": quantization, "quantization_config": quantization}
+    steps = [Step(recipe, tuple(made_of(recipe, args))) for recipe in model.recipes]
+    shards = {piece.tensor.shard for recipe in model.recipes for piece in recipe.pieces}
+    known = consumed.identities if consumed else {}
+    found = {path.name: known.get(path.name) or identity(source, path) for path in sorted(shards)}
+    return Plan(source, tensors, model, config, in_shards(steps), found)
+
+
+def made_of(recipe, args):
+    """The Tensors that a Recipe becomes: itself, or packed weight, scales, biases.
+
+    As in mlx_lm.convert, every matrix is quantized whose last dimension the group divides (embeddings, too).
+    """
+    dtype = DTYPES.get(args.dtype, recipe.pieces[0].tensor.dtype)
+    if not args.quantize or len(recipe.shape) != 2 or recipe.shape[1] % args.q_group_size:
+        return [Tensor(recipe.name, dtype, recipe.shape)]
+    rows, columns = recipe.shape
+    packed = Tensor(recipe.name, "U32", (rows, columns * args.q_bits // 32))
+    stem, groups = recipe.name.removesuffix("weight"), (rows, columns // args.q_group_size)
+    return [packed, Tensor(f"{stem}scales", dtype, groups), Tensor(f"{stem}biases", dtype, groups)]
+
+
+def in_shards(steps):
+    """{file name as mlx-lm gives it: [Step]}, each file at most SHARD_BYTES, or one step that is larger."""
+    shards, filled = [], 0
+    for step in steps:
+        nbytes = bytes_of([step])
+        if not shards or filled + nbytes > building.SHARD_BYTES:
+            shards.append([])
+            filled = 0
+        shards[-1].append(step)
+        filled += nbytes
+    count = len(shards)
+    names = [f"model-{place:05d}-of-{count:05d}.safetensors" for place in range(1, count + 1)]
+    return dict(zip(names if count > 1 else [checkpoints.SINGLE], shards, strict=True))
+
+
+def outputs_of(steps):
+    """The Tensors that `steps` write."""
+    return [tensor for step in steps for tensor in step.outputs]
+
+
+def bytes_of(steps):
+    """How many bytes of tensors `steps` write."""
+    return sum(tensor.nbytes for tensor in outputs_of(steps))
+
+
+def sources_of(steps):
+    """The names of the source's shards that `steps` read, in order."""
+    return list(dict.fromkeys(piece.tensor.shard.name for step in steps for piece in step.recipe.pieces))
+
+
+def identity(source, path):
+    """What tells the content of a source shard: the hub's SHA-256, or its size in bytes and time of change."""
+    stat = None if path.name in source.digests else os.stat(path)
+    return source.digests[path.name] if stat is None else [stat.st_size, stat.st_mtime_ns]
+
+
+def cores():
+    """How many cores this process may use. MLX computes a stream of operations on one of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _facts(tensor):
+    return [tensor.name, tensor.dtype, list(tensor.shape)]
+
+
+def _origin(recipe):
+    return [[*_facts(p.tensor), p.tensor.shard.name, p.tensor.offset, p.factor] for p in recipe.pieces]
+
+
+def _size(shape):
+    return Tensor("", "U8", tuple(shape)).size

@@ -1,0 +1,107 @@
+"""What people are told of a conversion: the plan before it, the result after it, and whether files are still what they were."""
+
+import os
+import shutil
+from pathlib import Path
+
+from lab import building
+from lab.cli import CheckFailed, LabError, read_json, sha256
+from lab.conversion_plan import cores
+
+
+def print_plan(plan, args):
+    """Print architecture, tensors, bytes, memory and disk of a Plan, and whether this machine has them."""
+    print_source(plan.model.family, len(plan.read), plan.model.left, args.hf_path)
+    for line in plan.model.folded:
+        print(f"  folded: {line}")
+    print(f"reads:  {gigabytes(plan.source_bytes)} in {in_shards(plan.identities)}")
+    bits = plan.output_bytes * 8 / plan.parameters
+    print(f"writes: {gigabytes(plan.output_bytes)} in {in_shards(plan.shards)} to {args.mlx_path}, {bits:.2f} bits per weight")
+    print(f"  mlx-lm's {plan.config['model_type']}, {plan.parameters:,} parameters")
+    memory, free = physical_memory(), free_disk(args.mlx_path)
+    print(f"memory: {verdict(plan.peak_memory(cores()), memory)} to convert")
+    print(f"  {verdict(plan.output_bytes, memory)} for the weights to run it on Metal or CUDA, as they are")
+    print(f"  {verdict(plan.parameters * 4, memory)} to run it on a CPU, in float32")
+    print(f"disk:   {verdict(plan.output_bytes * building.FREE_SHARE, free, 'free')}")
+
+
+def print_source(family, tensors, left, hf_path):
+    """Print what of the source is taken and what is left out."""
+    parts = ", ".join(f"{count} of the {what}" for what, count in left.items()) or "none"
+    print(f"{hf_path}: {family}, {tensors} tensors taken, {sum(left.values())} left out ({parts})")
+
+
+def print_summary(folder):
+    """Print what a conversion's summary.json says, for people."""
+    results = read_json(Path(folder) / building.SUMMARY, "convert again")
+    print_source(results["family"], results["tensors"], results["dropped_parts"], results["flags"]["hf_path"])
+    for line in results["folded"]:
+        print(f"  folded: {line}")
+    sizes = f"{results['source_bytes'] / 1e6:,.1f} MB -> {results['output_bytes'] / 1e6:,.1f} MB"
+    weights = f"{results['bits_per_weight']:.2f} bits per weight"
+    print(f"{folder}: {sizes}, {weights}, mlx-lm's {results['architecture']}")
+    checked = f"{results['tensors_checked']} tensors compared with the source"
+    print(f"check: {checked}; first tokens after {results['prompt']!r}: {results['answer']!r}")
+
+
+def verify(folder, hf_path=None):
+    """Hash the files of a converted model, and its source's shards where they are there, against summary.json.
+
+    Raises CheckFailed that lists every file that is missing, changed or not named there.
+    """
+    summary = read_json(Path(folder) / building.SUMMARY, "name a folder that convert_hyperclova.py wrote")
+    if not isinstance(summary.get("files"), dict) or not isinstance(summary.get("source"), dict):
+        raise LabError(f"{folder}/{building.SUMMARY}: holds no hashes of files; convert the model again")
+    wanted = {name: facts["sha256"] for name, facts in summary["files"].items()}
+    faults = compare(Path(folder), wanted)
+    present = {path.name for path in Path(folder).iterdir()}
+    faults += [
+        f"{folder}/{name}: not in {building.SUMMARY}" for name in sorted(present - {*wanted, building.SUMMARY})
+    ]
+    print(f"{folder}: {len(wanted)} files hashed")
+    source = Path(hf_path or summary["flags"]["hf_path"]).expanduser()
+    shards = {**summary["source"]["shards"], "config.json": summary["source"]["config"]}
+    there = {name: digest for name, digest in shards.items() if (source / name).is_file()}
+    faults += compare(source, there)
+    print(f"{source}: {len(there)} of {len(shards)} source files hashed, the others are not there")
+    if faults:
+        raise CheckFailed(f"{'; '.join(faults)}; convert again what changed")
+    print("all as written")
+
+
+def compare(folder, digests):
+    """The faults of files that should have the SHA-256 given, {name: digest}."""
+    faults = []
+    for name, digest in digests.items():
+        if not (folder / name).is_file():
+            faults.append(f"{folder / name}: missing")
+        elif sha256(folder / name) != digest:
+            faults.append(f"{folder / name}: changed")
+    return faults
+
+
+def in_shards(names):
+    """How many files, in words."""
+    return f"{len(names)} shard{'s' if len(names) > 1 else ''}"
+
+
+def gigabytes(nbytes):
+    """Bytes in words."""
+    return f"{nbytes / 1e9:,.1f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:,.1f} MB"
+
+
+def verdict(needed, there, what="there"):
+    """How much is needed, how much there is, and whether that is enough, in words."""
+    fits = "fits" if needed <= there else "DOES NOT FIT"
+    return f"{gigabytes(needed)} needed, {gigabytes(there)} {what}: {fits}"
+
+
+def physical_memory():
+    """This machine's memory in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def free_disk(target):
+    """The free bytes on the disk that `target` is or will be on."""
+    parent = next(path for path in Path(target).resolve().parents if path.is_dir())
+    return shutil.disk_usage(parent).free

@@ -1,0 +1,160 @@
+"""A conversion from its plan to the finished folder: shards, then what travels with them, then checks, summary last."""
+
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+from lab import building, checkpoints, model_card
+from lab.cli import LabError, sha256, write_atomically, write_json, write_summary
+from lab.conversion import Engine
+from lab.conversion_check import PROMPT, check_answer, check_shard
+from lab.conversion_plan import bytes_of, sources_of
+from lab.progress import bytes_progress
+
+
+def run(plan, build, args):
+    """Write all that is still missing of the converted model into `build`, its summary last."""
+    drop_damaged(plan, build)
+    for shard in build.said("consumed"):
+        plan.source.release(shard)  # a crash may have come between the journal and the deletion
+    todo = {name: steps for name, steps in plan.shards.items() if name not in build.said("shard")}
+    building.refuse_full_disk(build.target, sum(map(bytes_of, todo.values())))
+    started = time.monotonic()
+    with SourceHashes(plan, build) as hashes:
+        write_shards(plan, todo, build, hashes, args)
+        hashes.wait(plan.identities)
+    tell_speed(todo, time.monotonic() - started)
+    write_json(build.folder / checkpoints.INDEX, plan.index())
+    write_json(build.folder / "config.json", plan.config)
+    for path in checkpoints.carried_files(plan.source.folder):
+        write_atomically(build.folder / path.name, path.read_bytes())
+    write_atomically(build.folder / "README.md", model_card.text(plan, args))
+    results = results_of(plan, build)
+    results["prompt"], results["answer"] = PROMPT, check_answer(build.folder)
+    results["files"] = hash_files(build)
+    shards = {f"{args.hf_path}/{name}": digest for name, digest in results["source"]["shards"].items()}
+    inputs = {f"{args.hf_path}/config.json": results["source"]["config"], **shards}
+    write_summary(build.folder / building.SUMMARY, args, inputs, results)
+
+
+def tell_speed(shards, seconds):
+    """Print how long the shards took, their checks and the hashes of both sides included."""
+    nbytes = sum(step.source_bytes for steps in shards.values() for step in steps)
+    print(f"converted in {seconds:.1f} s ({nbytes / 1e6 / seconds:,.0f} MB/s)", flush=True)
+
+
+def drop_damaged(plan, build):
+    """Strike out of the journal what it says to be written and is not so on the disk any more.
+
+    Raises LabError where the source of such a shard is consumed.
+    """
+    done = build.said("shard")
+    for name in [name for name, facts in done.items() if not _is_whole(build.folder / name, facts)]:
+        gone = [shard for shard in sources_of(plan.shards[name]) if shard in build.said("consumed")]
+        if gone:
+            what = (
+                f"damaged, and its source is consumed; download {', '.join(gone)} again and remove {build.folder}"
+            )
+            raise LabError(f"{build.folder / name}: {what}")
+        print(f"{build.folder / name}: damaged since it was written, so it is written again")
+        del done[name]
+
+
+def _is_whole(path, facts):
+    return path.is_file() and path.stat().st_size == facts["bytes"] and sha256(path) == facts["sha256"]
+
+
+def write_shards(plan, todo, build, hashes, args):
+    """Write, check and record the shards `todo` one after the other; consume the source on the way if asked to."""
+    source = plan.source
+    left = Counter(shard for steps in todo.values() for shard in sources_of(steps))
+    with bytes_progress(sum(step.source_bytes for steps in todo.values() for step in steps), "converting") as told:
+        engine = Engine(args, told)
+        for name, steps in todo.items():
+            needed = sources_of(steps)
+            for shard in needed:
+                source.fetch(shard)
+                hashes.begin(shard)
+            path = build.folder / name
+            digest = engine.write(path, steps)
+            checked = check_shard(path, steps, args)
+            facts = {"sha256": digest, "bytes": path.stat().st_size, "checked": checked}
+            build.say("shard", name, facts)
+            left.subtract(needed)
+            if args.consume_source:
+                consume([shard for shard in needed if not left[shard]], source, build, hashes)
+    if args.consume_source:  # shards of which an earlier run had converted all
+        consume([name for name in plan.identities if name not in build.said("consumed")], source, build, hashes)
+
+
+def consume(shards, source, build, hashes):
+    """Delete source shards of which all is converted, recorded and hashed. The journal knows it first."""
+    hashes.wait(shards)
+    for shard in shards:
+        build.say("consumed", shard, {})
+        source.release(shard)
+
+
+class SourceHashes:
+    """The SHA-256 of source shards, computed beside the conversion, while the disk's cache still holds them."""
+
+    def __init__(self, plan, build):
+        self.plan, self.build, self.running = plan, build, {}
+
+    def __enter__(self):
+        self.pool = ThreadPoolExecutor(1)
+        return self
+
+    def __exit__(self, *_):
+        self.pool.shutdown(cancel_futures=True)
+
+    def begin(self, shard):
+        """Begin with a shard, if it is not done."""
+        if shard not in self.build.said("source") and shard not in self.running:
+            self.running[shard] = self.pool.submit(sha256, self.plan.source.folder / shard)
+
+    def wait(self, shards):
+        """Wait until `shards` are hashed and recorded. Raises LabError where one is not what the hub promises."""
+        for shard in shards:
+            self.begin(shard)
+            if shard in self.running:
+                digest = self.running.pop(shard).result()
+                if digest != self.plan.source.digests.get(shard, digest):
+                    self.plan.source.refuse(shard, digest)
+                self.build.say("source", shard, {"sha256": digest})
+
+
+def results_of(plan, build):
+    """What the summary tells of the conversion, its checks apart."""
+    source, done = plan.source, build.said("shard")
+    return {
+        "architecture": plan.config["model_type"],
+        "family": plan.model.family,
+        "folded": plan.model.folded,
+        "tensors": len(plan.read),
+        "dropped": sum(plan.model.left.values()),
+        "dropped_parts": plan.model.left,
+        "parameters": plan.parameters,
+        "source_bytes": plan.source_bytes,
+        "output_bytes": plan.output_bytes,
+        "bits_per_weight": plan.output_bytes * 8 / plan.parameters,
+        "tensors_checked": sum(facts["checked"] for facts in done.values()),
+        "source": {
+            "repository": source.repository,
+            "revision": source.revision,
+            "licence": source.licence,
+            "config": sha256(source.folder / "config.json"),
+            "shards": {name: build.said("source")[name]["sha256"] for name in plan.identities},
+            "fingerprint": build.plan["fingerprint"],
+        },
+    }
+
+
+def hash_files(build):
+    """{file: its SHA-256 and bytes} of the folder in the making, its plan and journal left out."""
+    found = {}
+    for path in sorted(build.folder.iterdir()):
+        if path.name not in (building.PLAN, building.JOURNAL, building.SUMMARY):
+            digest = build.said("shard").get(path.name, {}).get("sha256") or sha256(path)
+            found[path.name] = {"sha256": digest, "bytes": path.stat().st_size}
+    return found
