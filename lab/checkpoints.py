@@ -5,6 +5,7 @@ Plain Python on the headers (lab/headers.py); no tensor is touched here.
 
 import os
 import re
+import sys
 from pathlib import Path
 
 from lab import cache
@@ -169,10 +170,12 @@ def _compare(folder, where, total, found):
     faults = [f"{shown(name)} not in {shard}" for name, shard in sorted(named - inside)]
     faults += [f"{shown(name)} in {shard} but not in the index" for name, shard in sorted(inside - named)]
     nbytes = sum(tensor.nbytes for tensors in found.values() for tensor in tensors)
-    if total is not None and (isinstance(total, bool) or total != nbytes):
-        faults.append(f"total_size is {shown(total)}, the tensors have {nbytes} bytes")
     if faults:
         raise LabError(f"{folder / INDEX}: does not fit its shards: {'; '.join(_cut(faults))}; {REPLACE}")
+    if total is not None and (isinstance(total, bool) or total != nbytes):
+        # No loader reads it, and not every tool that saves checkpoints counts tied tensors alike: said, not refused.
+        what = f"total_size is {shown(total)}, the tensors have {nbytes} bytes"
+        print(f"warning: {folder / INDEX}: {what}; every tensor is there, so it goes on", file=sys.stderr)
 
 
 def _together(faults):

@@ -16,7 +16,9 @@ def print_plan(plan, args):
         print(f"  folded: {line}")
     print(f"reads:  {gigabytes(plan.source_bytes)} in {in_shards(plan.identities)}")
     bits = plan.output_bytes * 8 / plan.parameters
-    print(f"writes: {gigabytes(plan.output_bytes)} in {in_shards(plan.shards)} to {args.mlx_path}, {bits:.2f} bits per weight")
+    print(
+        f"writes: {gigabytes(plan.output_bytes)} in {in_shards(plan.shards)} to {args.mlx_path}, {bits:.2f} bits per weight"
+    )
     print(f"  mlx-lm's {plan.config['model_type']}, {plan.parameters:,} parameters")
     memory, free = physical_memory(), free_disk(args.mlx_path)
     print(f"memory: {verdict(plan.peak_memory(cores()), memory)} to convert")

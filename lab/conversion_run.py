@@ -8,7 +8,7 @@ from lab import building, checkpoints, model_card
 from lab.cli import LabError, sha256, write_atomically, write_json, write_summary
 from lab.conversion import Engine
 from lab.conversion_check import PROMPT, check_answer, check_shard
-from lab.conversion_plan import bytes_of, sources_of
+from lab.conversion_plan import bytes_of, identity, sources_of
 from lab.progress import bytes_progress
 
 
@@ -73,11 +73,14 @@ def write_shards(plan, todo, build, hashes, args):
         for name, steps in todo.items():
             needed = sources_of(steps)
             for shard in needed:
+                if not (source.folder / shard).is_file():
+                    print(f"{source.repository or source.folder}: fetching {shard}", flush=True)
                 source.fetch(shard)
                 hashes.begin(shard)
             path = build.folder / name
             digest = engine.write(path, steps)
             checked = check_shard(path, steps, args)
+            hashes.wait(needed)  # before it is recorded: what was made of wrong bytes must not count as done
             facts = {"sha256": digest, "bytes": path.stat().st_size, "checked": checked}
             build.say("shard", name, facts)
             left.subtract(needed)
@@ -114,13 +117,20 @@ class SourceHashes:
             self.running[shard] = self.pool.submit(sha256, self.plan.source.folder / shard)
 
     def wait(self, shards):
-        """Wait until `shards` are hashed and recorded. Raises LabError where one is not what the hub promises."""
+        """Wait until `shards` are hashed and recorded.
+
+        Raises LabError where one is not what the hub promises, or has changed since the plan was made.
+        """
         for shard in shards:
             self.begin(shard)
             if shard in self.running:
-                digest = self.running.pop(shard).result()
+                path, digest = self.plan.source.folder / shard, self.running.pop(shard).result()
                 if digest != self.plan.source.digests.get(shard, digest):
                     self.plan.source.refuse(shard, digest)
+                if identity(self.plan.source, path) != self.plan.identities[shard]:
+                    raise LabError(
+                        f"{path}: changed while it was converted; leave it alone and run the same command"
+                    )
                 self.build.say("source", shard, {"sha256": digest})
 
 

@@ -67,7 +67,7 @@ def fetch(source, shard, told=lambda nbytes: None, stop=None):
         elif shard in source.digests and shard in source.sizes:
             _refuse_full_disk(source, [shard])
             _fetch_blob(source, shard, told, stop or Event())
-        else:  # small enough for git itself, or the cache is all that can be reached
+        else:  # kept in git itself, or the cache is all that can be reached
             hf_hub_download(source.repository, shard, revision=source.revision)
     if path in HEADERS and HEADERS[path] != header_sha256(path):
         raise LabError(f"{path}: not the header that the hub had sent alone; run the same command again")

@@ -38,7 +38,7 @@ def _explanation(error, repository, revision):
     if isinstance(error, errors.HfHubHTTPError):
         return _status(error, page)
     if isinstance(error, errors.HTTPError | ConnectionError):
-        return f"the connection to {constants.ENDPOINT} failed ({_reason(error)}); {RUN_AGAIN}"
+        return f"the connection to {constants.ENDPOINT} failed ({_reason(error)}); check the network, then {RUN_AGAIN}"
     if isinstance(error, OSError) and error.errno is not None:
         remedy = OTHER_DISK if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "check HF_HOME"
         return (

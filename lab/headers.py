@@ -97,8 +97,12 @@ def parse(raw, size, path):
         tensors = [Tensor(name, dtype, shape, path, begin + first) for first, _, name, dtype, shape in entries]
         position = 0
         for tensor, (first, last, *_) in zip(tensors, entries, strict=True):
-            if first != position or last - first != tensor.nbytes:
-                raise ValueError(f"the bytes of {shown(tensor.name)} do not follow on, or do not fit its shape")
+            if first != position:
+                raise ValueError(
+                    f"{shown(tensor.name)} begins at byte {first}, the one before it ends at {position}"
+                )
+            if last - first != tensor.nbytes:
+                raise ValueError(f"{shown(tensor.name)} has {last - first} bytes, its shape takes {tensor.nbytes}")
             position = last
     except (ValueError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}" if isinstance(error, RecursionError) else str(error)

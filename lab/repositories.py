@@ -83,6 +83,9 @@ def _from_hub(repository, revision, info):
     licence = next((shown(name) for name in named if name not in (None, "other")), None) or licence_of(folder)
     source = Source(folder, repository, info.sha, licence, digests, sizes)
     _drop_wrong_sizes(source)
+    for shard in shards:
+        if shard not in digests:  # kept in git itself, so it is small
+            _check_small(downloads.fetch(source, shard), listed[shard])
     return source
 
 

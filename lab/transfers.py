@@ -65,8 +65,10 @@ def _stream(url, file, begin, size, told, stop):
     """Append to `file` what the hub sends from the byte `begin` on. Raises WrongSize."""
     with _get(url, f"bytes={begin}-") as response:
         first, total = _place(response)
-        if total not in (None, size) or first not in (0, begin):
-            raise WrongSize(url, f"byte {first} of {total} comes, where {begin} of {size} was asked for")
+        if total not in (None, size):
+            raise WrongSize(url, f"{total} bytes there, where {size} were promised")
+        if first not in (0, begin):
+            raise WrongSize(url, f"byte {first} comes first, where {begin} was asked for")
         if first != begin:  # it does not know ranges, and begins anew
             file.truncate(first)
             told(first - begin)
@@ -88,7 +90,7 @@ def read_header(source, shard):
     url = hf_hub_url(source.repository, shard, revision=source.revision)
     raw, size = patiently(lambda: _range(url, 0, FIRST))
     if size is None or size != source.sizes.get(shard, size):
-        raise WrongSize(url, f"{size} bytes, where {source.sizes.get(shard)} were promised")
+        raise WrongSize(url, f"{size} bytes there, where {source.sizes.get(shard)} were promised")
     refuse_length(length := int.from_bytes(raw[:8], "little"), size, url)
     if len(raw) < 8 + length:
         raw += patiently(lambda: _range(url, len(raw), 8 + length)[0])

@@ -15,8 +15,18 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import llama
 
 import convert_hyperclova
-from lab import building, checkpoints, conversion, conversion_check, conversion_plan, hub, models, pretraining
-from lab.cli import CheckFailed, finish, sha256
+from lab import (
+    building,
+    checkpoints,
+    conversion,
+    conversion_check,
+    conversion_plan,
+    conversion_run,
+    hub,
+    models,
+    pretraining,
+)
+from lab.cli import CheckFailed, LabError, finish, sha256
 from tests.hub_server import Hub
 from tests.small_checkpoints import PERI_LN, TEXT, peri_ln_tensors, save, text_tensors
 
@@ -495,6 +505,35 @@ def test_a_changed_source_or_setting_starts_over(make_checkpoint, monkeypatch, c
     assert json.loads((target / "config.json").read_text())["quantization"]["bits"] == 4
 
 
+def test_a_source_that_changes_under_the_conversion(make_checkpoint, monkeypatch, capsys):
+    source = make_checkpoint()
+    check = conversion_check.check_shard
+
+    def touch(*arguments):
+        os.utime(source / "model-00001-of-00002.safetensors", ns=(1, 1))
+        return check(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(conversion_run, "check_shard", touch)
+        assert "changed while it was converted" in refused(capsys, source)
+    assert convert(source)[0] == 0
+
+
+def test_no_shard_made_of_wrong_bytes_is_recorded(make_checkpoint, monkeypatch):
+    """As from the hub's cache: right size, wrong bytes, several output shards."""
+    source = make_checkpoint("text-only")
+    digests = {path.name: sha256(path) for path in source.glob("*.safetensors")}
+    monkeypatch.setattr(building, "SHARD_BYTES", 50_000)
+    flip(source / "model-00002-of-00002.safetensors", 60_000)
+    args = convert_hyperclova.parse_args(["--hf-path", str(source)])
+    plan = conversion_plan.make_plan(hub.Source(source, digests=digests), args)
+    with building.going_on(source.parent / "target") as build:
+        build.begin(plan.record())
+        with pytest.raises(LabError, match="wrong bytes"):
+            conversion_run.run(plan, build, args)
+        assert len(plan.shards) > 2 and not build.said("shard")
+
+
 def test_two_runs_at_one_target(make_checkpoint, capsys):
     source = make_checkpoint()
     with building.going_on(source.parent / "target"):
@@ -603,3 +642,20 @@ def test_wrong_bytes_of_the_hub_are_found_before_anything_is_made_of_them(on_hub
     assert done.returncode == 1 and "wrong bytes" in done.stderr and done.stderr.count("error: ") == 1, done.stderr
     assert not (tmp_path / "out").exists()
     assert run().returncode == 0
+
+
+def test_wrong_bytes_in_the_cache_never_become_a_model(on_hub, by_mlx_lm, monkeypatch, tmp_path):
+    """A cached shard of the right size whose bytes have rotted, in the first of several output shards."""
+    hub, run = on_hub
+    assert run("--consume-source").returncode == 0
+    assert run("--force").returncode == 0
+    for shard in SHARD_FILES:
+        path = next((tmp_path / "home").rglob(shard))
+        flip(path.resolve(), 60_000)
+    done = run("--force", "--q-bits", "4")
+    assert done.returncode == 1 and "wrong bytes" in done.stderr, done.stderr
+    done = run("--force")
+    while done.returncode:
+        assert "wrong bytes" in done.stderr
+        done = run("--force")
+    assert same(load_all(tmp_path / "out"), load_all(by_mlx_lm[8, 64]))

@@ -190,6 +190,22 @@ def test_nothing_but_the_header_is_read(tmp_path):
     assert [tensor.nbytes for tensor in read_shard(path)] == [1 << 42]
 
 
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [
+        (entry([1], 5, 9), "b begins at byte 5, the one before it ends at 4"),  # a gap
+        (entry([1], 3, 7), "b begins at byte 3, the one before it ends at 4"),  # an overlap
+        (entry([2], 4, 8), "b has 4 bytes, its shape takes 8"),
+        (entry([1], 4, 8, "F4"), "b is of the unknown number format F4"),
+        (entry([1 << 62, 1 << 62], 4, 8), "b is too large to be true"),
+        (entry([True], 4, 8), "the shape or the data_offsets of b are no lists of whole numbers from 0 on"),
+    ],
+)
+def test_the_reason_names_tensor_and_place(tmp_path, second, reason):
+    write_raw(tmp_path / "model.safetensors", {"a": entry([1], 0, 4), "b": second}, bytes(9))
+    assert f"broken safetensors header ({reason}); delete" in error(tmp_path)
+
+
 def test_only_the_promised_header_is_read_and_in_bounded_time(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(struct.pack("<Q", 100_000_000))
@@ -258,15 +274,14 @@ def test_many_faults_are_counted_not_all_told(folder):
 @pytest.mark.parametrize(
     ("total", "right"), [(42, True), (42.0, True), (None, True), (43, False), ("42", False), (True, False)]
 )
-def test_total_size(folder, total, right):
+def test_total_size(folder, capsys, total, right):
     where = {"a": "one.safetensors", "b": "one.safetensors", "c": "two.safetensors"}
     (folder / INDEX).write_text(
         json.dumps({"metadata": {"total_size": total}, "weight_map": where}), encoding="utf-8"
     )
-    if right:
-        assert len(read_checkpoint(folder)) == 3
-    else:
-        assert f"total_size is {total}, the tensors have 42 bytes" in error(folder)
+    assert len(read_checkpoint(folder)) == 3
+    said = capsys.readouterr().err
+    assert (said == "") if right else (f"total_size is {total}, the tensors have 42 bytes" in said)
 
 
 @pytest.mark.parametrize(
