@@ -21,6 +21,7 @@ from lab.conversion_plan import DTYPES
 ROUNDING = {"F32": (2**-24, 0.0), "BF16": (2**-8, 0.0), "F16": (2**-11, 2**-25)}
 SAMPLES, SAMPLE_ROWS = 8, 64  # of a shard, and of each tensor among them
 PROMPT, NEW_TOKENS = "안녕하세요", 4
+CACHE_STEP = 8  # tokens that a layer's cache grows by; mlx-lm's 256 would hold megabytes a layer
 
 
 def check_shard(path, steps, args):
@@ -88,6 +89,8 @@ def check_answer(folder):
         raise CheckFailed(f"{folder}: mlx-lm cannot load the result ({reason}); mend the source") from error
     files = sorted(folder.glob("*.safetensors"))
     cache, said, tokens = make_prompt_cache(model), [], tokenizer.encode(PROMPT)
+    for part in cache:
+        part.step = CACHE_STEP
     model.load_weights(list(_lazy(files).items()))
     for _ in range(NEW_TOKENS):
         logits = last_logits(model, mx.array([tokens]), cache, _lazy(files))

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from lab.cli import LabError
 
-WAITING = 8  # buffers that may wait for the disk
+WAITING = 4  # buffers that may wait for the disk
 
 
 class ShardWriter:
