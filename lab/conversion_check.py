@@ -20,7 +20,7 @@ from lab.conversion_plan import DTYPES
 # What rounding a scale is worth: relative to it, and at least (float16 has few digits for small numbers).
 ROUNDING = {"F32": (2**-24, 0.0), "BF16": (2**-8, 0.0), "F16": (2**-11, 2**-25)}
 SAMPLES, SAMPLE_ROWS = 8, 64  # of a shard, and of each tensor among them
-PROMPT, NEW_TOKENS = "안녕하세요", 4
+PROMPT, NEW_TOKENS = "안녕하세요", 3
 CACHE_STEP = 8  # tokens that a layer's cache grows by; mlx-lm's 256 would hold megabytes a layer
 
 
