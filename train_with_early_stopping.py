@@ -13,6 +13,7 @@ Exit codes: 0 trained, 1 bad input, 2 bad usage, 4 diverged, 75 stopped.
 import argparse
 import sys
 
+from lab import signals
 from lab.cli import finish
 
 WHOLE, RATE = {"type": int}, {"type": float}
@@ -35,7 +36,7 @@ FLAGS = {  # flag: (options, help); None stands for "not given", so that YAML an
     "--grad-accumulation-steps": (WHOLE, "batches an update (1)"),
     "--resume-adapter-file": ({}, "start from this adapter; rank, scale and layers are inherited from its folder"),
     "--adapter-path": ({}, "folder of the new adapter (adapters)"),
-    "--save-every": (WHOLE, "also keep a copy every N updates, 0 for none (0)"),
+    "--save-every": (WHOLE, "also keep a copy and a checkpoint every N updates, 0 for none (0)"),
     "--test": (SWITCH, "measure the loss on test.jsonl at the end"),
     "--test-batches": (WHOLE, "test batches, -1 for the whole set (-1)"),
     "--max-seq-length": (WHOLE, "longer sequences are cut, and counted aloud (2048)"),
@@ -52,6 +53,15 @@ FLAGS = {  # flag: (options, help); None stands for "not given", so that YAML an
         "validation loss, or recall of <data>/recall.jsonl (loss)",
     ),
     "--max-grad-norm": (RATE, "gradients are clipped to this norm, 0 for never (1)"),
+    "--guard-data": ({}, "JSONL file of general rows; the loss on them is followed beside validation"),
+    "--max-forgetting": (RATE, "how far the loss on --guard-data may rise above its start, in nats/token"),
+    "--guard-action": (
+        {"choices": ["stop", "restore"]},
+        "beyond that: stop, or step back to the last adapter inside it and go on at half the rate (stop)",
+    ),
+    "--resume": (SWITCH, "go on from the last checkpoint of --adapter-path; same bytes as a run never stopped"),
+    "--overwrite": (SWITCH, "replace the run in --adapter-path; with --resume, only where it cannot go on"),
+    "--keep-last": (WHOLE, "checkpoints kept (2)"),
     "--output": ({}, "where the summary goes (<adapter-path>/summary.json)"),
 }
 
@@ -72,4 +82,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
+    signals.install()
     sys.exit(finish(main))

@@ -86,6 +86,12 @@ class Settings(_Strict):
     min_delta: NotNegative = 0.0
     early_stop_on: Literal["loss", "recall"] = "loss"
     max_grad_norm: NotNegative = 1.0
+    guard_data: str | None = None
+    max_forgetting: NotNegative | None = None
+    guard_action: Literal["stop", "restore"] = "stop"
+    resume: StrictBool = False
+    overwrite: StrictBool = False
+    keep_last: Whole = 2
     output: str | None = None
 
 
