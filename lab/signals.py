@@ -13,7 +13,9 @@ from contextlib import contextmanager, suppress
 
 STOPPED = 75  # exit code: stopped, resumable
 SAME_REQUEST = 0.2  # seconds; make, timeout and terminals may send one request twice
-LEAVE, FINISH, GIVE_UP = range(3)  # what the first signal does: ends here, is remembered, breaks off what is running
+LEAVE, FINISH, GIVE_UP = range(
+    3
+)  # what the first signal does: ends here, is remembered, breaks off what is running
 _now = {"phase": LEAVE, "asked": False}
 
 
