@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 DONE, USER_ERROR, CHECK_FAILED, DIVERGED, STOPPED = 0, 1, 3, 4, 75
@@ -161,6 +160,5 @@ def write_summary(path, args, inputs, results):
         "inputs": inputs if isinstance(inputs, dict) else hashes(inputs),
         "versions": versions(),
         "commit": commit(),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     write_json(path, {**provenance, **results})

@@ -16,7 +16,7 @@ from lab.device import describe
 FREE = {
     *("model", "data", "adapter_path", "resume_adapter_file", "guard_data", "config", "output"),
     *("train", "test", "test_batches", "resume", "overwrite", "keep_last", "save_every", "trust_remote_code"),
-    *("report_to", "project_name", "clear_cache_threshold"),
+    *("report_to", "project_name", "clear_cache_threshold", "memory_check"),
 }
 OF_THE_MODEL = {".json", ".jinja", ".safetensors", ".model", ".txt"}
 WHOLE_BYTES = 64 << 20  # larger weight files are sampled: 35 GB would take a minute at every start

@@ -1,0 +1,194 @@
+"""Kill real trainer processes again and again, half of them inside a save:  python tests/crash_runs.py --kills 200
+
+Each run is resumed until it is done, then adapter, curve and summary are compared, byte for byte, with those of a run
+that was never stopped. The model is a small random llama, so that a run takes seconds.
+
+Exit codes: 0 all identical, 2 bad usage, 3 a run ended differently.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TRAINER = ROOT / "train_with_early_stopping.py"
+TOKENIZER = ROOT / "models/HyperCLOVAX-SEED-Think-Tiny"
+RESULTS = ("adapters.safetensors", "adapter_config.json", "curve.jsonl", "summary.json")
+RESUMABLE = 75
+IN_A_SAVE = 0.5  # share of the kills that wait for a save to begin
+KILLS_A_RUN = 10
+PATIENCE = 120  # seconds; no process here takes a tenth of it
+SETTINGS = """\
+lora_parameters: {rank: 4, scale: 20.0, dropout: 0.1}
+optimizer: adamw
+lr_schedule: {name: cosine_decay, warmup: 5, arguments: [2e-2, 60, 1e-3]}
+batch_size: 4
+grad_accumulation_steps: 2
+iters: 60
+steps_per_report: 3
+steps_per_eval: 4
+save_every: 6
+patience: 0
+max_seq_length: 64
+"""
+
+
+def make_world(folder):
+    """A random llama, rows and settings in `folder`; returns it."""
+    make_model(folder / "model")
+    (folder / "data").mkdir()
+    places = "부산 대구 인천 광주 울산 제주 전주 수원 청주 춘천".split()
+    rows = [
+        f"바른식품의 {number}번 창고는 {place}에 있다." for number in range(3) for place in places[: 7 + number]
+    ]
+    write_rows(folder / "data/train.jsonl", rows)
+    write_rows(folder / "data/valid.jsonl", [row.replace("에 있다", "에 자리한다") for row in rows[::4]])
+    (folder / "settings.yaml").write_text(SETTINGS, encoding="utf-8")
+    return folder
+
+
+def make_model(folder, seed=0):
+    """A llama of 200,000 random weights with the embedded model's tokenizer."""
+    sys.path.insert(0, str(ROOT))
+    from lab.device import mx  # isort: skip
+    from mlx.utils import tree_flatten
+    from mlx_lm.models import llama
+
+    folder.mkdir(parents=True)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+        shutil.copy(TOKENIZER / name, folder)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "num_attention_heads": 2}
+    config = {"model_type": "llama", **sizes, "rms_norm_eps": 1e-5, "vocab_size": 2048, "eos_token_id": 2030}
+    mx.random.seed(seed)
+    model = llama.Model(llama.ModelArgs.from_dict(config))
+    mx.save_safetensors(
+        str(folder / "model.safetensors"), dict(tree_flatten(model.parameters())), {"format": "mlx"}
+    )
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def write_rows(path, texts):
+    lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def command(world, *flags):
+    """The trainer's command line on a world; run it in a folder of the run's own, so that names are the same in all."""
+    files = ("-c", world / "settings.yaml", "--model", world / "model", "--data", world / "data")
+    return [sys.executable, str(TRAINER), *map(str, files), "--train", "--adapter-path", "adapters", *flags]
+
+
+def start(world, folder, *flags):
+    """A trainer process in `folder`; what it says goes to log.txt there."""
+    folder.mkdir(exist_ok=True)
+    with open(folder / "log.txt", "ab") as log:
+        return subprocess.Popen(command(world, *flags), cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+
+
+def finish(world, folder, *flags):
+    """Let a run go to its end. Raises RuntimeError with what it said where that is not exit code 0."""
+    code = start(world, folder, *flags).wait(PATIENCE)
+    if code:
+        said = (folder / "log.txt").read_text(encoding="utf-8")
+        raise RuntimeError(f"{folder}: exit code {code}: {said[-2000:]}")
+
+
+def digests(folder):
+    """SHA-256 of what a run leaves, {name: digest}."""
+    return {name: hashlib.sha256((folder / "adapters" / name).read_bytes()).hexdigest() for name in RESULTS}
+
+
+def saving(folder):
+    """Whether a checkpoint, the adapter or the curve is just being written, or was when the process died."""
+    names = []
+    for place in (folder / "adapters", folder / "adapters/checkpoints"):
+        try:
+            names += os.listdir(place)
+        except FileNotFoundError:
+            continue
+    return any(name.endswith((".partial", ".old")) for name in names)
+
+
+def kill_somewhere(process, folder, chance, seconds):
+    """Kill -9 at a random moment of a run of `seconds`, or inside a save; returns "over", "in a save" or "elsewhere"."""
+    earliest = time.monotonic() + chance.uniform(0, seconds)
+    aimed = chance.random() < IN_A_SAVE
+    left_before = saving(folder)
+    while process.poll() is None:
+        now = time.monotonic()
+        if now >= earliest and (not aimed or (saving(folder) and not left_before)):
+            time.sleep(chance.uniform(0, 0.004) if aimed else 0)
+            break
+        left_before = left_before and saving(folder)
+        time.sleep(0.0002 if aimed and now >= earliest else 0.002)
+    process.send_signal(signal.SIGKILL)
+    code = process.wait()
+    if code == 0:
+        return "over"
+    if code != -signal.SIGKILL:
+        raise RuntimeError(
+            f"{folder}: exit code {code}: {(folder / 'log.txt').read_text(encoding='utf-8')[-2000:]}"
+        )
+    return "in a save" if saving(folder) else "elsewhere"
+
+
+def killed_run(world, folder, kills, chance, seconds, counts):
+    """One run, killed up to `kills` times and resumed each time, to its end."""
+    for _ in range(kills):
+        ended = kill_somewhere(start(world, folder, "--resume"), folder, chance, seconds)
+        if ended == "over":
+            break
+        counts[ended] += 1
+    else:
+        finish(world, folder, "--resume")
+    log = (folder / "log.txt").read_text(encoding="utf-8")
+    counts["resumes"] += log.count("goes on from the checkpoint")
+    counts["damaged"] += log.count("damaged (")
+
+
+def crash(kills, seed, folder):
+    """Kill real runs `kills` times; returns the counts: in a save, elsewhere, resumes, runs, identical, damaged."""
+    world, chance, counts = make_world(folder), random.Random(seed), Counter()
+    began = time.monotonic()
+    finish(world, folder / "whole")
+    seconds, wanted = time.monotonic() - began, digests(folder / "whole")
+    while (done := counts["in a save"] + counts["elsewhere"]) < kills:
+        run = folder / f"run-{counts['runs']}"
+        killed_run(world, run, min(KILLS_A_RUN, kills - done), chance, seconds, counts)
+        counts["runs"] += 1
+        counts["identical"] += digests(run) == wanted
+        print(f"{dict(counts)}", flush=True)
+    return counts
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200, help="processes to kill (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (%(default)s)")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        counts = crash(args.kills, args.seed, Path(folder))
+    kills = counts["in a save"] + counts["elsewhere"]
+    print(
+        f"{kills} kills, {counts['in a save']} of them inside a save; {counts['resumes']} resumes of {counts['runs']} runs, "
+        f"{counts['identical']} ended with the bytes of the run that was never stopped"
+    )
+    return 0 if counts["identical"] == counts["runs"] else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())
