@@ -91,7 +91,7 @@ def command(world, *flags):
 def start(world, folder, *flags):
     """A trainer process in `folder`; what it says goes to log.txt there."""
     folder.mkdir(exist_ok=True)
-    with open(folder / "log.txt", "ab") as log:
+    with open(folder / "log.txt", "wb") as log:
         return subprocess.Popen(command(world, *flags), cwd=folder, stdout=log, stderr=subprocess.STDOUT)
 
 
@@ -119,52 +119,70 @@ def saving(folder):
     return any(name.endswith((".partial", ".old")) for name in names)
 
 
-def kill_somewhere(process, folder, chance, seconds):
-    """Kill -9 at a random moment of a run of `seconds`, or inside a save; returns "over", "in a save" or "elsewhere"."""
-    earliest = time.monotonic() + chance.uniform(0, seconds)
-    aimed = chance.random() < IN_A_SAVE
-    left_before = saving(folder)
-    while process.poll() is None:
-        now = time.monotonic()
-        if now >= earliest and (not aimed or (saving(folder) and not left_before)):
-            time.sleep(chance.uniform(0, 0.004) if aimed else 0)
-            break
-        left_before = left_before and saving(folder)
-        time.sleep(0.0002 if aimed and now >= earliest else 0.002)
+def kill_somewhere(process, folder, chance):
+    """Kill -9 a trainer inside one of its next saves, or at a random moment; returns "over", "in a save" or "elsewhere".
+
+    One in eight dies while it starts: importing, reading, loading.
+    """
+    aimed, saves = chance.random() < IN_A_SAVE, chance.randint(1, 5)
+    if not aimed and chance.random() < 0.25:
+        wait_until(process, lambda: False, chance.uniform(0, 2))
+    else:
+        wait_until(process, lambda: training(folder))
+        if aimed:
+            for _ in range(saves):
+                wait_until(process, lambda: not saving(folder))
+                wait_until(process, lambda: saving(folder))
+            time.sleep(chance.uniform(0, 0.01))
+        else:
+            wait_until(process, lambda: False, chance.uniform(0, 1))
     process.send_signal(signal.SIGKILL)
     code = process.wait()
-    if code == 0:
-        return "over"
-    if code != -signal.SIGKILL:
+    if code not in (0, -signal.SIGKILL):
         raise RuntimeError(
             f"{folder}: exit code {code}: {(folder / 'log.txt').read_text(encoding='utf-8')[-2000:]}"
         )
-    return "in a save" if saving(folder) else "elsewhere"
+    return "over" if code == 0 else "in a save" if saving(folder) else "elsewhere"
 
 
-def killed_run(world, folder, kills, chance, seconds, counts):
+def wait_until(process, reached, seconds=PATIENCE):
+    """Wait until `reached()`, the process has ended or `seconds` are over."""
+    end = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < end and not reached():
+        time.sleep(0.0005)
+
+
+def training(folder):
+    """Whether this process has come to train: its log, which is emptied for each, tells."""
+    return b"sequences: " in (folder / "log.txt").read_bytes()
+
+
+def killed_run(world, folder, kills, chance, counts):
     """One run, killed up to `kills` times and resumed each time, to its end."""
     for _ in range(kills):
-        ended = kill_somewhere(start(world, folder, "--resume"), folder, chance, seconds)
+        ended = kill_somewhere(start(world, folder, "--resume"), folder, chance)
+        take_log(folder, counts)
         if ended == "over":
-            break
+            return
         counts[ended] += 1
-    else:
-        finish(world, folder, "--resume")
+    finish(world, folder, "--resume")
+    take_log(folder, counts)
+
+
+def take_log(folder, counts):
     log = (folder / "log.txt").read_text(encoding="utf-8")
-    counts["resumes"] += log.count("goes on from the checkpoint")
-    counts["damaged"] += log.count("damaged (")
+    counts["resumes"] += "goes on from the checkpoint" in log
+    counts["damaged"] += "damaged (" in log
 
 
 def crash(kills, seed, folder):
     """Kill real runs `kills` times; returns the counts: in a save, elsewhere, resumes, runs, identical, damaged."""
     world, chance, counts = make_world(folder), random.Random(seed), Counter()
-    began = time.monotonic()
     finish(world, folder / "whole")
-    seconds, wanted = time.monotonic() - began, digests(folder / "whole")
+    wanted = digests(folder / "whole")
     while (done := counts["in a save"] + counts["elsewhere"]) < kills:
         run = folder / f"run-{counts['runs']}"
-        killed_run(world, run, min(KILLS_A_RUN, kills - done), chance, seconds, counts)
+        killed_run(world, run, min(KILLS_A_RUN, kills - done), chance, counts)
         counts["runs"] += 1
         counts["identical"] += digests(run) == wanted
         print(f"{dict(counts)}", flush=True)
