@@ -64,9 +64,11 @@ def locked(folder):
     try:
         yield
     finally:
-        with suppress(OSError):
-            os.unlink(folder / LOCK)
-        os.close(lock)
+        try:
+            with suppress(OSError):
+                os.unlink(folder / LOCK)
+        finally:
+            os.close(lock)
         with suppress(OSError):
             folder.rmdir()
 

@@ -119,17 +119,16 @@ def test_any_damage_is_found_named_and_set_aside_and_the_next_older_is_used(tmp_
     assert len(kinds) == 18
 
 
-def test_every_bit_of_the_manifest_counts(tmp_path):
+def test_every_byte_of_the_manifest_counts(tmp_path):
     folder = tmp_path / "c/0000010"
     saved(tmp_path / "c", 10)
     raw = (folder / MANIFEST).read_bytes()
     for place in range(len(raw)):
-        for bit in range(8):
-            changed = bytearray(raw)
-            changed[place] ^= 1 << bit
-            (folder / MANIFEST).write_bytes(changed)
-            with pytest.raises(Damaged):
-                snapshots.read_manifest(folder)
+        changed = bytearray(raw)
+        changed[place] ^= 1 << place % 8
+        (folder / MANIFEST).write_bytes(changed)
+        with pytest.raises(Damaged):
+            snapshots.read_manifest(folder)
 
 
 def test_a_folder_under_another_name_is_damaged(tmp_path):
