@@ -10,10 +10,13 @@ from pathlib import Path
 
 from lab.device import mx  # isort: skip  (first: it puts the fast BLAS in front)
 from mlx.utils import tree_flatten
-from mlx_lm.tuner.callbacks import get_reporting_callbacks
 
-from lab import adapters, signals, storage
+from lab import adapters, schedules, signals, storage
+from lab.cli import commit
+from lab.epochs import updates_per_epoch
+from lab.progress import Live
 from lab.runs import SUMMARY
+from lab.services import Services
 
 CURVE = "curve.jsonl"
 NOT_KEPT = {"output", "config", "resume", "overwrite"}  # an interrupted run and one that was not say the same
@@ -28,28 +31,27 @@ class Recorder:
         self.folder, self.fingerprint = Path(self.settings.adapter_path), fingerprint
         self.config = {key: value for key, value in vars(self.settings).items() if key not in NOT_KEPT}
         self.best, self.inside, self.saved, self.published = {}, {}, None, False
-        self.start, self.copied = -1, set()
-        self.services = get_reporting_callbacks(
-            self.settings.report_to,
-            project_name=self.settings.project_name,
-            log_dir=str(self.folder),
-            config=self.config,
-        )
+        self.start, self.copied, self.commit = -1, set(), commit()
+        start = beginning.snapshot.iteration if beginning.snapshot else 0
+        self.live = Live(self.settings.iters, start)
+        self.services = Services(self.settings, self.config, start)
 
     def announce(self, data, schedule):
         """Say what is about to be trained."""
         trainable = sum(value.size for _, value in tree_flatten(self.updates.model.trainable_parameters()))
         print(f"{adapters.describe(self.config)}: {trainable:,} trained parameters")
         tokens = sum(int(sequence.trained[1:].sum()) for sequence in data["train"])
-        epochs = self.settings.iters * self.settings.grad_accumulation_steps / schedule.batches_per_epoch
+        each = updates_per_epoch(schedule.batches_per_epoch, self.settings.grad_accumulation_steps)
         counts = ", ".join(f"{name} {len(sequences)}" for name, sequences in data.items())
-        print(f"sequences: {counts}; {tokens} trained tokens an epoch, {epochs:.1f} epochs at most", flush=True)
+        print(f"sequences: {counts}; {tokens} trained tokens an epoch, {self.settings.iters / each:.1f} epochs at most")
+        print(schedules.describe(self.settings), flush=True)
 
     def trained(self, point, speed):
         """Say how training goes: a point of the curve, and trained tokens a second."""
-        words = f"train loss {point['train_loss']:.4f}, rate {point['learning_rate']:.2e}"
-        print(f"iteration {point['iteration']}: {words}, {speed:.0f} trained tokens/s", flush=True)
-        self._tell("on_train_loss_report", {"iteration": point["iteration"], "train_loss": point["train_loss"]})
+        figures = {name: point[name] for name in ("train_loss", "learning_rate")}
+        peak = mx.get_peak_memory()
+        self.live.trained(point["iteration"], *figures.values(), speed, peak)
+        self.services.trained(point["iteration"], **figures, tokens_per_second=speed, peak_memory=peak / 1e9)
 
     def evaluated(self, state, point):
         """Save a checkpoint after an evaluation, put the best adapter and the curve in their places, and say it."""
@@ -60,8 +62,9 @@ class Recorder:
         self.save(state)
         self._publish(state, new_best=point.get("best"))
         notes = [text for key, text in NOTES.items() if point.get(key)]
-        print(f"iteration {point['iteration']}: {figures(point)}{''.join(notes)}", flush=True)
-        self._tell("on_val_loss_report", {"iteration": point["iteration"], "val_loss": point["valid_loss"]})
+        self.live.evaluated(point["iteration"], figures(point) + "".join(notes), point["valid_loss"])
+        others = {name: point.get(name) for name in ("recall", "guard_loss")}
+        self.services.evaluated(point["iteration"], val_loss=point["valid_loss"], **others)
 
     def copy(self, state):
         """Save the adapter as it is now under the iteration's number, then a checkpoint, which is not to come first."""
@@ -76,7 +79,7 @@ class Recorder:
         if moment == self.saved:
             return
         tensors = {**self.updates.tensors(), **_named("best", self.best), **_named("inside", self.inside)}
-        content = {"fingerprint": self.fingerprint, "run_state": state.content()}
+        content = {"fingerprint": self.fingerprint, "run_state": state.content(), "commit": self.commit}
         self.snapshots.save(state.iteration, tensors, content)
         self.saved = moment
 
@@ -87,6 +90,10 @@ class Recorder:
 
     def go_on(self, snapshot, state):
         """Put back what a checkpoint holds."""
+        if (before := snapshot.state["commit"]) != self.commit:
+            print(
+                f"warning: the lab's own code was {before} before and is {self.commit}: other bytes are possible"
+            )
         self.updates.restore(snapshot.tensors)
         self.best, self.inside = _part("best", snapshot.tensors), _part("inside", snapshot.tensors)
         self.saved, self.start = (state.iteration, state.evaluated), state.iteration
@@ -112,10 +119,6 @@ class Recorder:
                 number = int(path.name.partition("_")[0]) if COPY.fullmatch(path.name) else self.start
                 if number > self.start and number not in self.copied:
                     storage.remove(path)
-
-    def _tell(self, event, content):
-        if self.services is not None:
-            getattr(self.services, event)(content)
 
 
 NOTES = {

@@ -12,10 +12,10 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_map, tree_map_with_path
 from mlx_lm.models import glm4, llama
-from mlx_lm.tuner.utils import build_schedule
 
-from lab import signals
+from lab import schedules, signals
 from lab.cli import Diverged, LabError
+from lab.epochs import steps_of
 
 OPTIMIZERS = {
     "adam": optim.Adam,
@@ -28,14 +28,11 @@ HEAD_APART = (llama.Model, glm4.Model)  # stock models whose head is a plain pro
 
 
 def make_optimizer(settings, slowed=lambda: 1.0):
-    """The optimizer of `settings`, its rate a constant or mlx-lm's lr_schedule, counted in optimizer updates.
+    """The optimizer of `settings`, its rate as lab.schedules plans it; `slowed` gives what that is multiplied by now."""
+    planned = schedules.learning_rate(settings)
 
-    `slowed` gives what the rate is multiplied by now.
-    """
-    planned = build_schedule(settings.lr_schedule) if settings.lr_schedule else lambda step: settings.learning_rate
-
-    def rate(step):
-        return mx.array(planned(step)) * slowed()
+    def rate(made):
+        return mx.array(planned(made) if callable(planned) else planned) * slowed()
 
     options = dict(settings.optimizer_config.get(settings.optimizer, {}))
     if settings.optimizer in ("adam", "adamw"):
@@ -107,7 +104,7 @@ class Updates:
         started = time.perf_counter()
         total, tokens, gradient = self._gradient(update)
         norm = mx.sqrt(sum((value.astype(mx.float32) ** 2).sum() for _, value in tree_flatten(gradient)))
-        self._refuse_non_finite(update, total.item(), norm.item())
+        self._refuse_non_finite(total.item(), norm.item())
         if 0 < self.settings.max_grad_norm < norm.item():
             gradient = tree_map(lambda value: value * (self.settings.max_grad_norm / norm), gradient)
         self.optimizer.update(self.model, gradient)
@@ -122,7 +119,7 @@ class Updates:
         micro = self.settings.grad_accumulation_steps
         mx.random.seed(self.settings.seed * 1_000_003 + update)
         total, tokens, gradient, self.rows = mx.array(0.0), 0.0, None, []
-        for step in range(update * micro, (update + 1) * micro):
+        for step in steps_of(update, self.schedule.batches_per_epoch, micro):
             batch = self.schedule.batch(step)
             loss, part = self.loss_and_gradient(self.model, *arrays(batch))
             gradient = part if gradient is None else tree_map(mx.add, gradient, part)
@@ -131,27 +128,24 @@ class Updates:
             mx.eval(total, gradient)
         return total, int(tokens), tree_map(lambda value: value / tokens, gradient)
 
-    def _refuse_non_finite(self, update, loss, norm):
+    def _refuse_non_finite(self, loss, norm):
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise Diverged(
-                f"iteration {update + 1}: loss {loss}, gradient norm {norm}, {self._circumstances()}; "
-                "this update was not made and nothing of it was saved; use a lower --learning-rate"
+                f"loss {loss}, gradient norm {norm}; the next update was not made and nothing of it was saved; "
+                "use a lower --learning-rate"
             )
 
-    def _circumstances(self):
-        rate = float(self.optimizer.learning_rate)
-        return f"learning rate {rate:g}, rows {', '.join(self.schedule.sequences[row].where for row in self.rows)}"
+    def circumstances(self):
+        """The rate and the rows of the last update, in words."""
+        rows = ", ".join(self.schedule.sequences[row].where for row in self.rows)
+        return f"learning rate {float(self.optimizer.learning_rate):g}" + (f", rows {rows}" if rows else "")
 
     def tensors(self):
         """Trained weights and optimizer state, {name: array}: what goes into a checkpoint. Raises Diverged: not finite."""
         trees = {"weights": self.model.trainable_parameters(), "optimizer": self.optimizer.state}
         found = {f"{part}.{name}": value for part, tree in trees.items() for name, value in tree_flatten(tree)}
-        bad = sum(not mx.all(mx.isfinite(value)).item() for value in found.values())
-        if bad:
-            raise Diverged(
-                f"iteration {int(self.optimizer.step)}: {bad} tensors are not finite after the update, "
-                f"{self._circumstances()}; nothing of it was saved; use a lower --learning-rate"
-            )
+        if bad := sum(not mx.all(mx.isfinite(value)).item() for value in found.values()):
+            raise Diverged(f"{bad} tensors are not finite; nothing of them was saved; use a lower --learning-rate")
         return found
 
     def restore(self, tensors):

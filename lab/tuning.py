@@ -9,10 +9,12 @@ from types import SimpleNamespace
 from lab.device import describe, mx  # isort: skip  (first: it puts the fast BLAS in front)
 from mlx_lm.tuner.trainer import grad_checkpoint
 
-from lab import adapters, models, recall, runs, signals, storage, training
+from lab import adapters, memory, models, recall, runs, signals, storage, training
 from lab.batches import Schedule, in_order
-from lab.cli import DONE, STOPPED, LabError, hashes, sha256, write_summary
+from lab.cli import DONE, STOPPED, Diverged, LabError, hashes, sha256, write_summary
+from lab.epochs import updates_of
 from lab.fingerprint import fingerprint
+from lab.preflight import settle
 from lab.recorder import NOT_KEPT, Recorder, figures
 from lab.run_state import RunState
 from lab.sequences import load_sequences
@@ -51,12 +53,14 @@ def run_in_folder(settings, inherited, data, asked, inputs):
     """Train, from where the folder's checkpoints are, to the summary; returns the exit code."""
     schedule = Schedule(data["train"], settings.batch_size, settings.seed)
     if settings.epochs:
-        per_epoch = schedule.batches_per_epoch / settings.grad_accumulation_steps
-        settings.iters = max(1, round(settings.epochs * per_epoch))
+        batches, accumulated = schedule.batches_per_epoch, settings.grad_accumulation_steps
+        settings.iters = updates_of(settings.epochs, batches, accumulated)
+    settle(settings)
     found = fingerprint(settings, deciding_files(settings))
     beginning = runs.begin(settings, found)
     if beginning.finished:
         return already_finished(settings, beginning)
+    memory.check(settings, memory.largest_batch(data["train"], settings.batch_size))
     model, tokenizer = models.load(settings.model)
     prepare(model, settings, inherited)
     results = fit(model, tokenizer, data, asked, schedule, beginning, found)
@@ -97,6 +101,8 @@ def summarize(settings, inputs, results, name=runs.SUMMARY):
     flags = {key: value for key, value in vars(settings).items() if key not in NOT_KEPT - {"output", "config"}}
     write_summary(path, SimpleNamespace(**flags), inputs, results)
     with storage.writing(path):
+        for left in path.parent.glob(f".{path.name}.*.partial"):  # of a process that was killed here
+            storage.remove(left)
         storage.sync_folder(path.parent)
 
 
@@ -162,12 +168,17 @@ def fit(model, tokenizer, data, asked, schedule, beginning, found):
     optimizer = training.make_optimizer(settings, lambda: state.guard.slowed)
     updates = training.Updates(model, optimizer, schedule, settings)
     recorder = Recorder(updates, beginning, found)
+    signals.training_begins()
     recorder.announce(data, schedule)
     if beginning.snapshot:
         recorder.go_on(beginning.snapshot, state)
     started = time.monotonic()
-    signals.training_begins()
-    training.train(updates, measuring(model, tokenizer, data, asked, settings), state, recorder)
+    measure = measuring(model, tokenizer, data, asked, settings)
+    try:
+        with recorder.live:
+            training.train(updates, measure, state, recorder)
+    except Diverged as error:
+        raise Diverged(f"iteration {state.iteration}, {updates.circumstances()}: {error}") from None
     model.load_weights(list(recorder.best.items()), strict=False)
     best = next(row for row in reversed(state.curve) if row.get("best"))
     print(
