@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -175,7 +176,7 @@ def fit(model, tokenizer, data, asked, schedule, beginning, found):
     started = time.monotonic()
     measure = measuring(model, tokenizer, data, asked, settings)
     try:
-        with recorder.live:
+        with recorder.live, closing(recorder.services):
             training.train(updates, measure, state, recorder)
     except Diverged as error:
         raise Diverged(f"iteration {state.iteration}, {updates.circumstances()}: {error}") from None
