@@ -6,7 +6,12 @@
 Flags and YAML keys are mlx-lm's (`mlx_lm lora`), and more where mlx-lm has none or wants YAML. The adapter folder gets
 adapters.safetensors (the best, not the last), adapter_config.json, curve.jsonl and, last, summary.json.
 
-Exit codes: 0 trained, 1 bad input, 2 bad usage, 4 diverged, 75 stopped.
+SIGINT (Ctrl-C) and SIGTERM save a checkpoint in <adapter-path>/checkpoints and print the command that goes on; a second
+one leaves at once. Whatever stopped a run, --resume goes on from its last whole checkpoint, and it ends with the same
+bytes as if it had never stopped. Where data, model, settings, versions or machine changed, it says what, and refuses;
+--overwrite starts again, and the earlier adapter stays until the new run has one of its own.
+
+Exit codes: 0 trained, 1 bad input, 2 bad usage, 4 diverged, 75 stopped, resumable.
 """
 
 import argparse

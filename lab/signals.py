@@ -89,5 +89,7 @@ def _leave(words):
     with suppress(RuntimeError, OSError, ValueError):  # a signal may have come in the middle of a print
         sys.stdout.flush()
     with suppress(OSError):
+        if os.isatty(1):
+            os.write(1, b"\x1b[?25h")  # show the cursor, which a live line hides
         os.write(2, f"\n{words}\n  {resume_command()}\n".encode())
     os._exit(STOPPED)
