@@ -43,7 +43,9 @@ class Recorder:
         tokens = sum(int(sequence.trained[1:].sum()) for sequence in data["train"])
         each = updates_per_epoch(schedule.batches_per_epoch, self.settings.grad_accumulation_steps)
         counts = ", ".join(f"{name} {len(sequences)}" for name, sequences in data.items())
-        print(f"sequences: {counts}; {tokens} trained tokens an epoch, {self.settings.iters / each:.1f} epochs at most")
+        print(
+            f"sequences: {counts}; {tokens} trained tokens an epoch, {self.settings.iters / each:.1f} epochs at most"
+        )
         print(schedules.describe(self.settings), flush=True)
 
     def trained(self, point, speed):

@@ -1,7 +1,7 @@
 """Kill real trainer processes again and again, half of them inside a save:  python tests/crash_runs.py --kills 200
 
-Each run is resumed until it is done, then adapter, curve and summary are compared, byte for byte, with those of a run
-that was never stopped. The model is a small random llama, so that a run takes seconds.
+Each run is resumed until it is done, then its folder (adapter, numbered copies, curve, summary, and nothing else) is
+compared, byte for byte, with that of a run that was never stopped. The model is a small random llama, so that a run takes seconds.
 
 Exit codes: 0 all identical, 2 bad usage, 3 a run ended differently.
 """
@@ -105,10 +105,13 @@ def finish(world, folder, *flags):
 
 
 def digests(folder):
-    """SHA-256 of what a run leaves, {name: digest}; without the checkout's commit, which may move while this runs."""
-    found = {name: (folder / "adapters" / name).read_bytes() for name in RESULTS}
-    found["summary.json"] = re.sub(rb'"commit": ".*"', b"", found["summary.json"])
-    return {name: hashlib.sha256(content).hexdigest() for name, content in found.items()}
+    """SHA-256 of every file that a run leaves, {name: digest}; the checkout's commit, which may move meanwhile, left out."""
+    files = [path for path in (folder / "adapters").rglob("*") if path.is_file()]
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    if missing := {f"adapters/{name}" for name in RESULTS} - found.keys():
+        raise RuntimeError(f"{folder}: not there: {missing}")
+    found["adapters/summary.json"] = re.sub(rb'"commit": ".*"', b"", found["adapters/summary.json"])
+    return {name: hashlib.sha256(content).hexdigest() for name, content in sorted(found.items())}
 
 
 def saving(folder):

@@ -85,9 +85,7 @@ def test_a_fresh_clone_runs_exactly_the_chain(tree, profile, size):
 def test_help_is_the_default_and_lists_every_target_of_the_lab(tree):
     done = make(tree)
     listed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("  make ")]
-    wanted = (
-        "help setup data convert cpt sft verify report test crashtest test-reference lint doctor clean tiny-model no-replay"
-    )
+    wanted = "help setup data convert cpt sft verify report test crashtest test-reference lint doctor clean tiny-model no-replay"
     assert sorted(listed) == sorted(wanted.split())
 
 
