@@ -125,12 +125,12 @@ def saving(folder):
     return any(name.endswith((".partial", ".old")) for name in names)
 
 
-def kill_somewhere(process, folder, chance):
-    """Kill -9 a trainer inside one of its next saves, or at a random moment; returns "over", "in a save" or "elsewhere".
+def kill_somewhere(process, folder, chance, aimed):
+    """Kill -9 a trainer inside one of its next saves (`aimed`), or at a random moment; one in eight while it starts.
 
-    One in eight dies while it starts: importing, reading, loading.
+    Returns where it died: "over" (it was done before), "in a save" or "elsewhere".
     """
-    aimed, saves = chance.random() < IN_A_SAVE, chance.randint(1, 5)
+    saves = chance.randint(1, 5)
     if not aimed and chance.random() < 0.25:
         wait_until(process, lambda: False, chance.uniform(0, 2))
     else:
@@ -139,7 +139,7 @@ def kill_somewhere(process, folder, chance):
             for _ in range(saves):
                 wait_until(process, lambda: not saving(folder))
                 wait_until(process, lambda: saving(folder))
-            time.sleep(chance.uniform(0, 0.01))
+            time.sleep(chance.uniform(0, 0.005))
         else:
             wait_until(process, lambda: False, chance.uniform(0, 1))
     process.send_signal(signal.SIGKILL)
@@ -166,11 +166,13 @@ def training(folder):
 def killed_run(world, folder, kills, chance, counts):
     """One run, killed up to `kills` times and resumed each time, to its end."""
     for _ in range(kills):
-        ended = kill_somewhere(start(world, folder, "--resume"), folder, chance)
+        aimed = chance.random() < IN_A_SAVE
+        ended = kill_somewhere(start(world, folder, "--resume"), folder, chance, aimed)
         take_log(folder, counts)
         if ended == "over":
             return
         counts[ended] += 1
+        counts["aimed"] += aimed
     finish(world, folder, "--resume")
     take_log(folder, counts)
 
@@ -182,7 +184,7 @@ def take_log(folder, counts):
 
 
 def crash(kills, seed, folder):
-    """Kill real runs `kills` times; returns the counts: in a save, elsewhere, resumes, runs, identical, damaged."""
+    """Kill real runs `kills` times; returns the counts: aimed at a save, died in one or elsewhere, resumes, runs, identical, damaged."""
     world, chance, counts = make_world(folder), random.Random(seed), Counter()
     finish(world, folder / "whole")
     wanted = digests(folder / "whole")
@@ -208,7 +210,8 @@ def main(argv=None):
         counts = crash(args.kills, args.seed, Path(folder))
     kills = counts["in a save"] + counts["elsewhere"]
     print(
-        f"{kills} kills, {counts['in a save']} of them inside a save; {counts['resumes']} resumes of {counts['runs']} runs, "
+        f"{kills} kills, {counts['aimed']} aimed at a save, {counts['in a save']} inside one; "
+        f"{counts['resumes']} resumes of {counts['runs']} runs, {counts['damaged']} found damage; "
         f"{counts['identical']} ended with the bytes of the run that was never stopped"
     )
     return 0 if counts["identical"] == counts["runs"] else 3
