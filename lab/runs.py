@@ -109,7 +109,7 @@ def begin(settings, found):
             return Beginning(settings, snapshots, snapshot)
         others.insert(0, snapshot.state["fingerprint"])
     if others:
-        _refuse_or_say(settings, differences(others[0], found))
+        _refuse_or_say(settings, others[0], found)
     elif holding(folder) and not snapshots.has_damaged() and not settings.overwrite:
         raise LabError(f"{folder}: holds an adapter and no checkpoint of its run; --overwrite replaces it")
     print(f"{folder}: no checkpoint to go on from; starts from the beginning")
@@ -127,9 +127,10 @@ def _finished(folder):
         return {}
 
 
-def _refuse_or_say(settings, changed):
+def _refuse_or_say(settings, old, new):
     """The run in the folder is another one: --overwrite says what differs, without it that is refused."""
-    words = f"{settings.adapter_path}: holds a run of something else: {'; '.join(changed)}"
+    what = "; ".join(differences(old, new)) if old else "its summary does not say what decided it"
+    words = f"{settings.adapter_path}: holds a run of something else: {what}"
     if not settings.overwrite:
         raise LabError(f"{words}; name another --adapter-path, or replace it with --overwrite")
     print(words)

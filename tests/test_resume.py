@@ -352,3 +352,23 @@ def test_patience_and_best_go_on(train, stopped, tmp_path):
         assert stopped(f"run{look}", look, *flags) == crash_runs.RESUMABLE
         whole(train, f"run{look}", *flags, "--resume")
         assert crash_runs.digests(tmp_path / f"run{look}") == crash_runs.digests(tmp_path / "whole")
+
+
+def test_a_summary_of_an_earlier_version_is_another_run(train, tmp_path):
+    whole(train, "run")
+    summary = tmp_path / "run/adapters/summary.json"
+    summary.write_text('{"flags": {}}', encoding="utf-8")
+    code, _, error = train("run", "--resume")
+    assert (code, "its summary does not say what decided it; name another" in error) == (1, True)
+    whole(train, "run", "--resume", "--overwrite")
+    assert "fingerprint" in json.loads(summary.read_text(encoding="utf-8"))
+
+
+def test_it_says_so_where_the_labs_own_code_has_changed(train, stopped, monkeypatch):
+    from lab import recorder
+
+    stopped("run", 12)
+    monkeypatch.setattr(recorder, "commit", lambda: "0123456789ab")
+    code, out, error = train("run", "--resume")
+    assert code == 0, error
+    assert "and is 0123456789ab: other bytes are possible" in out
