@@ -101,9 +101,9 @@ def parse_args(argv):
 
 def main(argv=None):
     args = parse_args(argv)
-    from lab import tuning
+    from lab import ranks, tuning
 
-    return tuning.run(args)
+    return ranks.run(lambda: tuning.run(args))
 
 
 if __name__ == "__main__":

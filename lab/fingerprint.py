@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lab.cli import sha256, versions
 from lab.device import describe
+from lab.launched import size
 
 # Where a run is and what it prints or keeps besides; none of it changes the adapter or the curve.
 FREE = {
@@ -35,6 +36,7 @@ def fingerprint(settings, files):
             found[f"model {path.name}"] = sampled_sha256(path)
     found |= {f"version {name}": version for name, version in versions().items()}
     found |= {f"machine {name}": value for name, value in machine().items()}
+    found["ranks"] = size()  # the order of a sum over ranks decides its last bits
     return json.loads(json.dumps(found))  # as a checkpoint gives it back
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lab import models, probes
+from lab import models, probes, ranks
 from lab.cli import LabError
 from lab.facts import cut_before
 from lab.records import training_rows
@@ -39,8 +39,9 @@ def share(model, tokenizer, asked):
     model.eval()
     right = 0
     for kind, generate in ((probes.COMPLETION, models.complete), (probes.CHAT, models.answer)):
-        own = [probe for probe in asked if probe.kind == kind]
-        said = generate(model, tokenizer, [probe.prompt for probe in own], max_tokens=RECALL_TOKENS)
+        own = ranks.split([probe for probe in asked if probe.kind == kind])
+        prompts = [probe.prompt for probe in own]
+        said = generate(model, tokenizer, prompts, max_tokens=RECALL_TOKENS) if own else []
         right += sum(probes.judge(probe, text) for probe, text in zip(own, said, strict=True))
     model.train(was_training)
-    return right / len(asked)
+    return ranks.total(float(right)) / len(asked)

@@ -11,12 +11,14 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 
+from lab import launched
+
 STOPPED = 75  # exit code: stopped, resumable
 SAME_REQUEST = 0.2  # seconds; make, timeout and terminals may send one request twice
 LEAVE, FINISH, GIVE_UP = range(
     3
 )  # what the first signal does: ends here, is remembered, breaks off what is running
-_now = {"phase": LEAVE, "asked": False}
+_now = {"phase": LEAVE, "asked": False, "leave_by": None}
 
 
 class Interrupted(BaseException):
@@ -39,7 +41,7 @@ def install():
 
 def resume_command():
     """The command line of this process with --resume, ready to be pasted into a shell."""
-    words = list(sys.orig_argv)
+    words = [*launched.command(), *sys.orig_argv]
     return shlex.join(words if "--resume" in words else [*words, "--resume"])
 
 
@@ -79,17 +81,34 @@ def _leave_at_the_second(receiving):
     """A thread, because Python runs handlers only between two of its own steps, and a training step can take minutes."""
     os.read(receiving, 1)
     first = time.monotonic()
+    starting = threading.Timer(SAME_REQUEST, _leave_if_starting)
+    starting.daemon = True
+    starting.start()
     while True:
         os.read(receiving, 1)
         if time.monotonic() - first > SAME_REQUEST:
             _leave("left at once; the last checkpoint is whole; go on with:")
 
 
+def _leave_if_starting():
+    """Leave where the handler has not run: a model may be loading, or MLX waiting for other ranks."""
+    if _now["phase"] == LEAVE:
+        _leave("stopped before training began; go on with:")
+
+
+def leave_by(leave):
+    """Let `leave(words)` end this process where a signal is to do that at once: other ranks are to end with it."""
+    _now["leave_by"] = leave
+
+
 def _leave(words):
+    said = f"{words}\n  {resume_command()}"
+    if _now["leave_by"]:
+        _now["leave_by"](said)
     with suppress(RuntimeError, OSError, ValueError):  # a signal may have come in the middle of a print
         sys.stdout.flush()
     with suppress(OSError):
         if os.isatty(1):
             os.write(1, b"\x1b[?25h")  # show the cursor, which a live line hides
-        os.write(2, f"\n{words}\n  {resume_command()}\n".encode())
+        os.write(2, f"\n{said}\n".encode() if launched.rank() == 0 else b"")
     os._exit(STOPPED)

@@ -13,7 +13,7 @@ import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_map, tree_map_with_path
 from mlx_lm.models import glm4, llama
 
-from lab import schedules, signals
+from lab import ranks, schedules, signals
 from lab.cli import Diverged, LabError
 from lab.epochs import steps_of
 
@@ -75,7 +75,8 @@ def evaluate(model, batches):
     model.eval()
     total = tokens = 0.0
     for batch in batches:
-        total += summed_loss(model, *arrays(batch)).item()
+        own = ranks.share(batch)
+        total += ranks.total(summed_loss(model, *arrays(own)).item() if own.rows else 0.0)
         tokens += float(batch.weights.sum())
     model.train(was_training)
     loss = total / tokens
@@ -104,7 +105,7 @@ class Updates:
         started = time.perf_counter()
         total, tokens, gradient = self._gradient(update)
         norm = mx.sqrt(sum((value.astype(mx.float32) ** 2).sum() for _, value in tree_flatten(gradient)))
-        self._refuse_non_finite(total.item(), norm.item())
+        self._refuse_non_finite(total, norm.item())
         if 0 < self.settings.max_grad_norm < norm.item():
             gradient = tree_map(lambda value: value * (self.settings.max_grad_norm / norm), gradient)
         self.optimizer.update(self.model, gradient)
@@ -112,21 +113,28 @@ class Updates:
         if 0 < self.settings.clear_cache_threshold < mx.get_cache_memory():
             mx.clear_cache()
         self.timed, self.seconds = self.timed + tokens, self.seconds + time.perf_counter() - started
-        return total.item() / tokens, tokens, float(self.optimizer.learning_rate)
+        return total / tokens, tokens, float(self.optimizer.learning_rate)
 
     def _gradient(self, update):
         """(summed loss, trained tokens, mean gradient) of an update's micro-batches."""
         micro = self.settings.grad_accumulation_steps
-        mx.random.seed(self.settings.seed * 1_000_003 + update)
+        mx.random.seed(self.settings.seed * 1_000_003 + update + ranks.OWN_DROPOUT * ranks.rank())
         total, tokens, gradient, self.rows = mx.array(0.0), 0.0, None, []
         for step in steps_of(update, self.schedule.batches_per_epoch, micro):
             batch = self.schedule.batch(step)
-            loss, part = self.loss_and_gradient(self.model, *arrays(batch))
+            loss, part = self._of_rows(ranks.share(batch))
             gradient = part if gradient is None else tree_map(mx.add, gradient, part)
             total, tokens = total + loss, tokens + float(batch.weights.sum())
             self.rows += batch.rows
             mx.eval(total, gradient)
+        total, gradient = ranks.total(total.item()), ranks.summed(gradient)
         return total, int(tokens), tree_map(lambda value: value / tokens, gradient)
+
+    def _of_rows(self, batch):
+        """(summed loss, its gradient) of a batch, of which a rank may have no row."""
+        if batch.rows:
+            return self.loss_and_gradient(self.model, *arrays(batch))
+        return mx.array(0.0), ranks.zeros_like(self.model.trainable_parameters())
 
     def _refuse_non_finite(self, loss, norm):
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -177,7 +185,7 @@ def train(updates, measure, state, keeper):
     while True:
         if state.due(settings.steps_per_eval, settings) and state.evaluated < state.iteration:
             try:
-                with signals.giving_up():
+                with ranks.giving_up():
                     found = measure()
             except signals.Interrupted:
                 keeper.leave(state)
@@ -187,12 +195,12 @@ def train(updates, measure, state, keeper):
             keeper.evaluated(state, point)
         if state.ended(settings):
             return
-        if signals.asked():
+        if ranks.asked():
             keeper.leave(state)
         state.count(*updates(state.iteration))
         if state.due(settings.steps_per_report, settings):
             keeper.trained(state.training_point(), updates.speed())
         if settings.save_every and state.iteration % settings.save_every == 0:
             keeper.copy(state)
-        if signals.asked():
+        if ranks.asked():
             keeper.leave(state)

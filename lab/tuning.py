@@ -10,13 +10,13 @@ from types import SimpleNamespace
 from lab.device import describe, mx  # isort: skip  (first: it puts the fast BLAS in front)
 from mlx_lm.tuner.trainer import grad_checkpoint
 
-from lab import adapters, memory, models, recall, runs, signals, storage, training
+from lab import adapters, followers, memory, models, ranks, recall, runs, signals, storage, training
 from lab.batches import Schedule, in_order
 from lab.cli import DONE, STOPPED, Diverged, LabError, hashes, sha256, write_summary
 from lab.epochs import updates_of
 from lab.fingerprint import fingerprint
 from lab.preflight import settle
-from lab.recorder import NOT_KEPT, Recorder, figures
+from lab.recorder import NOT_KEPT, figures
 from lab.run_state import RunState
 from lab.sequences import load_sequences
 from lab.settings import resolve
@@ -30,7 +30,8 @@ def run(args):
         raise LabError("nothing to do: give --train, --test or both")
     if settings.max_forgetting is not None and not settings.guard_data:
         raise LabError("--max-forgetting: needs general rows to measure it on; give --guard-data FILE.jsonl")
-    if settings.train:
+    followers.settle(settings)
+    if settings.train and ranks.first():
         runs.refuse_used(settings)
     tokenizer = models.load_tokenizer(settings.model)
     data = {label: load(settings, tokenizer, path) for label, path in data_files(settings).items()}
@@ -40,7 +41,7 @@ def run(args):
     if not settings.train:
         return test_alone(settings, data, inputs)
     try:
-        with runs.locked(settings.adapter_path):
+        with followers.locked(settings.adapter_path):
             return run_in_folder(settings, inherited, data, asked, inputs)
     except signals.Interrupted:
         where = "stopped while testing, the training is saved"
@@ -58,25 +59,27 @@ def run_in_folder(settings, inherited, data, asked, inputs):
         settings.iters = updates_of(settings.epochs, batches, accumulated)
     settle(settings)
     found = fingerprint(settings, deciding_files(settings))
-    beginning = runs.begin(settings, found)
+    beginning = followers.begin(settings, found)
     if beginning.finished:
         return already_finished(settings, beginning)
-    memory.check(settings, memory.largest_batch(data["train"], settings.batch_size))
+    memory.check(settings, memory.largest_batch(data["train"], ranks.share_of(settings.batch_size)))
     model, tokenizer = models.load(settings.model)
     prepare(model, settings, inherited)
     results = fit(model, tokenizer, data, asked, schedule, beginning, found)
     if settings.test:
-        with signals.giving_up():
+        with ranks.giving_up():
             results |= test(model, data, settings)
-    summarize(settings, inputs, {**results, "fingerprint": found})
-    beginning.snapshots.clear()
+    if ranks.first():
+        summarize(settings, inputs, {**results, "fingerprint": found})
+        beginning.snapshots.clear()
     return DONE
 
 
 def already_finished(settings, beginning):
     """Nothing is left to do; Make, which goes by the summary's time, is told so."""
-    (Path(settings.adapter_path) / runs.SUMMARY).touch()
-    beginning.snapshots.clear()
+    if ranks.first():
+        (Path(settings.adapter_path) / runs.SUMMARY).touch()
+        beginning.snapshots.clear()
     print(f"{settings.adapter_path}: this run is finished; nothing to do")
     return DONE
 
@@ -92,7 +95,8 @@ def test_alone(settings, data, inputs):
     """Measure the adapter, or the base with --adapter-path "", as mlx-lm does; returns the exit code."""
     model, _ = models.load(settings.model, settings.adapter_path or None)
     results = test(model, data, settings)
-    summarize(settings, inputs, results, "test_summary.json")  # the training's summary stays
+    if ranks.first():
+        summarize(settings, inputs, results, "test_summary.json")  # the training's summary stays
     return DONE
 
 
@@ -145,6 +149,8 @@ def prepare(model, settings, inherited):
     if inherited:
         print(inherited)
         adapters.load_weights(model, settings.resume_adapter_file)
+    if settings.fine_tune_type != "full":
+        ranks.begin_alike(model)
     if settings.grad_checkpoint:
         grad_checkpoint(model.layers[0])
 
@@ -168,7 +174,7 @@ def fit(model, tokenizer, data, asked, schedule, beginning, found):
     state = begun(beginning)
     optimizer = training.make_optimizer(settings, lambda: state.guard.slowed)
     updates = training.Updates(model, optimizer, schedule, settings)
-    recorder = Recorder(updates, beginning, found)
+    recorder = followers.recorder(updates, beginning, found)
     signals.training_begins()
     recorder.announce(data, schedule)
     if beginning.snapshot:
@@ -196,7 +202,7 @@ def fit(model, tokenizer, data, asked, schedule, beginning, found):
         "best_guard_loss": best.get("guard_loss"),
         "steps_back": state.guard.steps_back,
         "sequences": {name: len(sequences) for name, sequences in data.items()},
-        "adapter_sha256": sha256(Path(settings.adapter_path) / adapters.WEIGHTS),
+        "adapter_sha256": sha256(Path(settings.adapter_path) / adapters.WEIGHTS) if ranks.first() else None,
     }
 
 
@@ -219,6 +225,7 @@ def measuring(model, tokenizer, data, asked, settings):
     }
 
     def measure():
+        ranks.refuse_different(model)
         found = {figure: training.evaluate(model, part) for figure, part in batches.items()}
         return found | ({"recall": recall.share(model, tokenizer, asked)} if asked else {})
 
