@@ -7,13 +7,13 @@ Letters: B batch, T tokens.
 import math
 import time
 
-from lab.device import mx  # isort: skip  (first: it puts the fast BLAS in front)
+from lab.device import computes_in_float32, mx  # isort: skip  (first: it puts the fast BLAS in front)
 import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_map, tree_map_with_path
 from mlx_lm.models import glm4, llama
 
-from lab import ranks, schedules, signals
+from lab import cpu_llama, cpu_ops, ranks, schedules, signals
 from lab.cli import Diverged, LabError
 from lab.epochs import steps_of
 
@@ -53,7 +53,7 @@ def logits_at(model, inputs, places):
     if not isinstance(model, HEAD_APART):
         logits = model(inputs)
         return logits.reshape(-1, logits.shape[-1])[places].astype(mx.float32)
-    hidden = model.model(inputs)
+    hidden = cpu_llama.hidden(model, inputs) if cpu_llama.knows(model) else model.model(inputs)
     hidden = hidden.reshape(-1, hidden.shape[-1])[places]
     tied = model.args.tie_word_embeddings
     return (model.model.embed_tokens.as_linear(hidden) if tied else model.lm_head(hidden)).astype(mx.float32)
@@ -61,7 +61,8 @@ def logits_at(model, inputs, places):
 
 def summed_loss(model, inputs, places, targets, weights):
     """The sum over trained tokens of -log p(target), in nats; inputs (B, T), the others (N,), see Batch.trained."""
-    return (nn.losses.cross_entropy(logits_at(model, inputs, places), targets) * weights).sum()
+    cross_entropy = cpu_ops.cross_entropy if computes_in_float32() else nn.losses.cross_entropy
+    return (cross_entropy(logits_at(model, inputs, places), targets) * weights).sum()
 
 
 def arrays(batch):
