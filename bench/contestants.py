@@ -1,7 +1,7 @@
 """One contestant of bench/train.py, in a process of its own:  python bench/contestants.py NAME JOB.json
 
 Trains job["warmup"] steps, then measures job["steps"] more, or fewer when job["seconds"] are used up first. The last
-line it prints is JSON: trained tokens, real and computed positions, seconds, peak memory. A trained token is one that
+line it prints is JSON: trained tokens, real and computed positions, seconds, peak memory (of all ranks together). A trained token is one that
 our trainer marks in the row: an answer's token, its end token included.
 
 Letters: B batch, T tokens of a batch.
@@ -59,32 +59,51 @@ def device_peak(mx):
 
 
 def ours(job):
-    """Our trainer's own update, on its own batches."""
+    """Our trainer's own update, on its own batches; of several ranks the first one speaks."""
     from lab.device import mx  # isort: skip
-    from lab import adapters, models, settings, training
+    from lab import adapters, models, ranks, settings, training
     from lab.batches import Schedule
 
     lora = {"rank": job["rank"], "scale": job["scale"], "dropout": 0.0}
     given = {"model": job["model"], "data": job["data"], "learning_rate": job["rate"], "mask_prompt": True}
     given.update(batch_size=job["batch_size"], optimizer="adam", lora_parameters=lora, seed=job["seed"])
     settings, _ = settings.resolve(given)
-    rows = sequences(job)
+    rows, config = sequences(job), json.loads((Path(job["model"]) / "config.json").read_text())
     model, _ = models.load(job["model"])
     mx.random.seed(settings.seed)
     adapters.add_layers(model, vars(settings))
     schedule = Schedule(rows, settings.batch_size, settings.seed)
     updates = training.Updates(model, training.make_optimizer(settings), schedule, settings)
     model.train()
-    window, step, wanted = Window(job), 0, True
+    window, step, wanted, flops = Window(job), 0, True, 0
     while wanted:
         started = time.perf_counter()
         _, trained, *_ = updates(step)
         seconds = time.perf_counter() - started
-        batch = schedule.batch(step)
-        real = sum(len(rows[row]) - 1 for row in batch.rows)
-        wanted = window.add(step, seconds, trained, real, batch.weights.size)
+        batch, measured = schedule.batch(step), window.steps
+        lengths = [len(rows[row]) - 1 for row in batch.rows]
+        wanted = window.add(step, seconds, trained, sum(lengths), batch.weights.size)
+        flops += (window.steps > measured) * useful_flops(config, job["rank"], lengths, trained)
+        wanted = ranks.total(float(wanted and ranks.first())) > 0
         step += 1
-    return window.result(**device_peak(mx))
+    result = window.result(**device_peak(mx), flops=flops)
+    result["peak_bytes"] = ranks.total(result["peak_bytes"])
+    return result
+
+
+def useful_flops(config, rank, lengths, trained):
+    """The multiplications and additions that a LoRA step cannot do without: real tokens, scores below the diagonal, the
+    head at `trained` positions, gradients of activations and adapters but of no frozen weight.
+    """
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    size, groups, inner = config["head_dim"], config["num_key_value_heads"], config["intermediate_size"]
+    shapes = [(hidden, heads * size), *[(hidden, groups * size)] * 2, (heads * size, hidden)]
+    shapes += [(hidden, inner)] * 2 + [(inner, hidden)]
+    dense = sum(inputs * outputs for inputs, outputs in shapes)
+    low = sum(rank * (inputs + outputs) for inputs, outputs in shapes)
+    attention = sum(length * (length + 1) / 2 for length in lengths) * heads * size
+    layers = config["num_hidden_layers"] * (sum(lengths) * (4 * dense + 6 * low) + 12 * attention)
+    return layers + 4 * trained * hidden * config["vocab_size"]
 
 
 def mlx_lm_lora(job):
@@ -204,19 +223,31 @@ def _stored_rows(job, np):
 
 
 def gemm(job):
-    """float32 products of 1024 x 1024 through MLX and our BLAS: GFLOP/s, the median of 9 after 2 to warm up."""
+    """float32 products of 1024 x 1024 through MLX and our BLAS: GFLOP/s, the best of 12."""
     from lab.device import mx  # isort: skip
-    import statistics
 
     left, right, seconds = mx.random.normal((1024, 1024)), mx.random.normal((1024, 1024)), []
-    for _ in range(11):
+    for _ in range(12):
         started = time.perf_counter()
         mx.eval(left @ right)
         seconds.append(time.perf_counter() - started)
-    return {"gflops": 2 * 1024**3 / statistics.median(seconds[2:]) / 1e9}
+    return {"gflops": 2 * 1024**3 / min(seconds) / 1e9}
 
 
 CONTESTANTS = {"ours": ours, "mlx_lm": mlx_lm_lora, "peft": peft, "gemm": gemm}
 
+
+def main(name, path):
+    def work():
+        print(json.dumps(CONTESTANTS[name](json.loads(Path(path).read_text()))))
+        return 0
+
+    if name != "ours":
+        return work()
+    from lab import ranks
+
+    return ranks.run(work)
+
+
 if __name__ == "__main__":
-    print(json.dumps(CONTESTANTS[sys.argv[1]](json.loads(Path(sys.argv[2]).read_text()))))
+    sys.exit(main(*sys.argv[1:]))

@@ -18,23 +18,24 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
 EMBEDDED = ROOT / "models" / "HyperCLOVAX-SEED-Think-Tiny-Text-8bit"
-OURS = "ours"
+OURS, OURS_RANKS = "ours", "ours, a rank a core"
 PEFT = "PEFT + torch"
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """`function` of bench/contestants.py, run by `python` with `job` over the model's own job."""
+    """`function` of bench/contestants.py, run by `python` with `job` over the model's own job, on so many ranks."""
 
     function: str
-    python: str
-    job: dict
+    python: str = sys.executable
+    job: dict = field(default_factory=dict)
+    ranks: int = 1
 
 
 def parse_args(argv):
@@ -60,16 +61,18 @@ def parse_args(argv):
 
 def contestants(args):
     """{name: Contestant} for this machine; what cannot run is left out aloud."""
-    found = {OURS: Contestant("ours", sys.executable, {})}
-    found["mlx_lm lora, as installed"] = Contestant("mlx_lm", sys.executable, {"fast_blas": False})
+    found = {OURS: Contestant("ours")}
     if not args.cuda:
-        found["mlx_lm lora, our BLAS"] = Contestant("mlx_lm", sys.executable, {"fast_blas": True})
+        found[OURS_RANKS] = Contestant("ours", ranks=os.cpu_count())
+    found["mlx_lm lora, as installed"] = Contestant("mlx_lm", job={"fast_blas": False})
+    if not args.cuda:
+        found["mlx_lm lora, our BLAS"] = Contestant("mlx_lm", job={"fast_blas": True})
     probe = subprocess.run([args.torch_python, "-c", "import torch, peft"], capture_output=True, text=True)
     if probe.returncode:
         reason = (probe.stderr.strip().splitlines() or ["cannot run"])[-1]
         print(f"skipped: {PEFT}: {args.torch_python}: {reason}; pip install -r requirements-dev.txt")
     else:
-        found[PEFT] = Contestant("peft", args.torch_python, {})
+        found[PEFT] = Contestant("peft", args.torch_python)
     if args.only:
         found = {name: one for name, one in found.items() if any(word in name for word in args.only)}
     return found
@@ -124,53 +127,67 @@ def write_mlx_lm_config(path, job):
     return path
 
 
-def run(contestant, job, folder):
+def run(contestant, job, folder, **environment):
     """What one contestant measured, in its own process. Raises RuntimeError with its last lines where it failed."""
     path = folder / "job.json"
     path.write_text(json.dumps({**job, **contestant.job}), encoding="utf-8")
     command = [contestant.python, str(ROOT / "bench" / "contestants.py"), contestant.function, str(path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count()), "TOKENIZERS_PARALLELISM": "true"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if contestant.ranks > 1:
+        command = [sys.executable, "-m", "lab.launch", "--ranks", str(contestant.ranks), "--", *command]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count()), **environment}
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{contestant.function} failed:\n" + "\n".join(done.stderr.splitlines()[-12:]))
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(args, job, folder):
-    """{name: [result of each round]}, the contestants in turn."""
-    found, taking_part = {}, contestants(args)
+    """({name: [result of each round]}, [GFLOP/s of matrix products on all cores, each round]), the contestants in turn."""
+    found, taking_part, products = {}, contestants(args), []
     for number in range(args.rounds):
         for name, contestant in taking_part.items():
             result = run(contestant, job, folder)
             result["tokens_per_second"] = result["trained"] / result["seconds"]
             found.setdefault(name, []).append(result)
             print(f"  round {number + 1}: {name}: {result['tokens_per_second']:.0f}", file=sys.stderr, flush=True)
-    return found
+        if not args.cuda:
+            one_core = run(Contestant("gemm"), job, folder, OPENBLAS_NUM_THREADS="1")["gflops"]
+            products.append(one_core * os.cpu_count())
+    return found, products
 
 
 def spread(values):
     """ "median (least-most)" of ratios."""
-    return f"{statistics.median(values):6.2f}x ({min(values):.2f}-{max(values):.2f})"
+    return f"{statistics.median(values):.2f}x ({min(values):.2f}-{max(values):.2f})"
 
 
-def ratios(found, name, key):
-    """Ours over `name`, round by round."""
-    return [mine[key] / theirs[key] for mine, theirs in zip(found[OURS], found[name], strict=True)]
+def ratios(found, mine, theirs, key):
+    """`mine` over `theirs`, round by round."""
+    return [one[key] / other[key] for one, other in zip(found[mine], found[theirs], strict=True)]
 
 
-def show(title, found):
-    """The table of one model: medians over the rounds, and ours over each, the ratio taken within a round."""
-    print(
-        f"\n{title}\n{'':28s} {'trained tokens/s':>16s} {'ours / this':>22s} {'peak MB':>8s} {'ours / this':>12s}"
-    )
+def show(title, found, products):
+    """The table of one model: medians over the rounds, and ours over each, every ratio taken within a round."""
+    own = [name for name in (OURS, OURS_RANKS) if name in found]
+    columns = "".join(f"{f'{name} / this':>30s}" for name in own)
+    print(f"\n{title}\n{'':28s}{'trained tokens/s':>17s}{columns}{'peak MB':>9s}{'ours / this':>12s}")
     for name, results in found.items():
         rate = statistics.median(result["tokens_per_second"] for result in results)
         peak = statistics.median(result["peak_bytes"] for result in results) / 1e6
-        line = f"{name:28s} {rate:16.0f}"
-        if OURS in found:
-            memory = statistics.median(ratios(found, name, "peak_bytes"))
-            line += f" {spread(ratios(found, name, 'tokens_per_second')):>22s} {peak:8.0f} {memory:11.2f}x"
-        print(line)
+        line = f"{name:28s}{rate:17.0f}"
+        line += "".join(f"{spread(ratios(found, mine, name, 'tokens_per_second')):>30s}" for mine in own)
+        memory = [statistics.median(ratios(found, mine, name, "peak_bytes")) for mine in own[:1]]
+        print(line + f"{peak:9.0f}" + "".join(f"{ratio:11.2f}x" for ratio in memory))
+    for name in own if products else []:
+        reached = [result["flops"] / result["seconds"] / 1e9 for result in found[name]]
+        share = statistics.median(rate / most for rate, most in zip(reached, products, strict=True))
+        most = statistics.median(products)
+        print(
+            f"{name}: {statistics.median(reached):.0f} GFLOP/s of needed work, {share:.0%} of the cores' {most:.0f}"
+        )
+    for name in own:
+        wasted = 1 - sum(one["real"] for one in found[name]) / sum(one["computed"] for one in found[name])
+        print(f"{name}: {wasted:.1%} of the positions are padding")
 
 
 def main(argv=None):
@@ -187,8 +204,9 @@ def main(argv=None):
         for shape, bits in models:
             job = make_job(args, folder, shape, bits)
             title = f"{shape}, {f'{bits} bit' if bits else 'bf16'}, rank {args.rank}, batch {args.batch_size}"
-            everything[title] = measure(args, job, folder)
-            show(title, everything[title])
+            found, products = measure(args, job, folder)
+            show(title, found, products)
+            everything[title] = {"contestants": found, "product_gflops": products}
     if args.output:
         args.output.write_text(json.dumps(everything, indent=1), encoding="utf-8")
     return 0
