@@ -25,6 +25,8 @@ CPT := adapters_$(NAME)_cpt_$(PROFILE)
 SFT := adapters_$(NAME)_sft_$(PROFILE)
 NO_REPLAY := adapters_$(NAME)_sft_no_replay_$(PROFILE)
 RUN := runs/$(PROFILE)$(if $(filter-out solverx_knowledge.jsonl,$(KNOWLEDGE)),-$(NAME))
+# An interrupted stage goes on; one whose data, model or settings changed is trained again.
+GO_ON := --resume --overwrite
 GENERAL := $(sort $(wildcard data_general/*.yaml))
 
 # Order-only wherever it is used: a new .venv does not make finished stages old.
@@ -36,7 +38,7 @@ INSTALLED_DEV := $(addsuffix -dev,$(INSTALLED))
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help setup data convert cpt sft verify report no-replay tiny-model test test-reference lint doctor clean FORCE
+.PHONY: help setup data convert cpt sft verify report no-replay tiny-model test crashtest test-reference lint doctor clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -97,11 +99,11 @@ cpt: $(CPT)/summary.json ## continued pre-training on the company's sentences
 
 $(CPT)/summary.json: $(MODEL)/summary.json $(CPT_DATA)/summary.json configs/$(PROFILE)/cpt.yaml | $(INSTALLED)
 	$(PYTHON) train_with_early_stopping.py -c configs/$(PROFILE)/cpt.yaml --model $(MODEL) --train \
-	  --data $(CPT_DATA) --adapter-path $(CPT)
+	  --data $(CPT_DATA) --adapter-path $(CPT) $(GO_ON)
 
 $(SFT)/summary.json: $(CPT)/summary.json $(SFT_DATA)/summary.json configs/$(PROFILE)/sft.yaml | $(INSTALLED)
 	$(PYTHON) train_with_early_stopping.py -c configs/$(PROFILE)/sft.yaml --model $(MODEL) --train \
-	  --data $(SFT_DATA) --resume-adapter-file $(CPT)/adapters.safetensors --adapter-path $(SFT)
+	  --data $(SFT_DATA) --resume-adapter-file $(CPT)/adapters.safetensors --adapter-path $(SFT) $(GO_ON)
 
 verify: $(RUN)/report.json ## measure base, CPT and SFT
 
@@ -125,7 +127,7 @@ $(NO_REPLAY_DATA)/summary.json: $(KNOWLEDGE) $(GENERAL) configs/data.yaml $(call
 
 $(NO_REPLAY)/summary.json: $(CPT)/summary.json $(NO_REPLAY_DATA)/summary.json configs/$(PROFILE)/sft.yaml | $(INSTALLED)
 	$(PYTHON) train_with_early_stopping.py -c configs/$(PROFILE)/sft.yaml --model $(MODEL) --train \
-	  --data $(NO_REPLAY_DATA) --resume-adapter-file $(CPT)/adapters.safetensors --adapter-path $(NO_REPLAY)
+	  --data $(NO_REPLAY_DATA) --resume-adapter-file $(CPT)/adapters.safetensors --adapter-path $(NO_REPLAY) $(GO_ON)
 
 $(RUN)/no_replay.json: $(MODEL)/summary.json $(CPT)/summary.json $(SFT)/summary.json $(NO_REPLAY)/summary.json \
   $(KNOWLEDGE) $(GENERAL) | $(INSTALLED)
@@ -142,6 +144,10 @@ doctor: | $(INSTALLED) ## what this machine has and lacks for PROFILE, each with
 
 test: | $(INSTALLED_TEST) ## the tests
 	$(PYTHON) -m pytest -m "not reference"
+
+crashtest: | $(INSTALLED_TEST) ## 200 kills of real trainers, and a crash at every step of writing (half an hour)
+	$(PYTHON) tests/crash_runs.py --kills 200
+	CRASH_EVERY=1 $(PYTHON) -m pytest -s tests/test_resume.py -k any_step_of_writing
 
 test-reference: | $(INSTALLED_DEV) ## the tests against other people's code (needs torch)
 	$(PYTHON) -m pytest -m reference

@@ -18,4 +18,4 @@ need --data data_solverx_cpt/train.jsonl "\`make data PROFILE=hcx\` writes it"
 
 exec "$python" train_with_early_stopping.py -c configs/hcx/cpt.yaml --train \
   --model "${MODEL:-models/HyperCLOVAX-SEED-Think-32B-Text-8bit}" \
-  --data data_solverx_cpt --adapter-path adapters_solverx_cpt_hcx "$@"
+  --data data_solverx_cpt --adapter-path adapters_solverx_cpt_hcx --resume "$@"

@@ -20,4 +20,4 @@ need --resume-adapter-file adapters_solverx_cpt_hcx/adapters.safetensors "\`./tr
 exec "$python" train_with_early_stopping.py -c configs/hcx/sft.yaml --train \
   --model "${MODEL:-models/HyperCLOVAX-SEED-Think-32B-Text-8bit}" \
   --data data_solverx_sft --resume-adapter-file adapters_solverx_cpt_hcx/adapters.safetensors \
-  --adapter-path adapters_solverx_sft_hcx "$@"
+  --adapter-path adapters_solverx_sft_hcx --resume "$@"

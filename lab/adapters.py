@@ -16,7 +16,8 @@ from mlx_lm.tuner.lora import LoRAEmbedding, LoRALinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
 from safetensors import SafetensorError, safe_open
 
-from lab.cli import LabError, read_json, write_atomically, write_json
+from lab import storage
+from lab.cli import LabError, read_json
 
 WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
 WRAPPERS = {LoRALinear: "linear", DoRALinear: "linear", LoRAEmbedding: "embedding", DoRAEmbedding: "embedding"}
@@ -166,7 +167,7 @@ def save(folder, tensors, config):
     """
     folder = Path(folder)
     save_tensors(folder / WEIGHTS, tensors, {"lab_shape": shape_of(config)})
-    write_json(folder / CONFIG, config)
+    storage.replace_file(folder / CONFIG, [storage.as_json(config)])
 
 
 def shape_of(config):
@@ -188,16 +189,7 @@ def shape_written(file):
 
 def save_tensors(path, tensors, metadata=None):
     """Write {name: array} as one safetensors file, atomically."""
-    path = Path(path)
-    partial = path.with_name(f".{path.stem}.partial.safetensors")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        mx.save_safetensors(str(partial), tensors, metadata={"format": "mlx", **(metadata or {})})
-        write_atomically(path, partial.read_bytes())
-    except (OSError, RuntimeError) as error:
-        raise LabError(f"{path}: cannot write ({error}); free the disk or choose another folder") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    storage.replace_file(path, storage.as_safetensors(tensors, metadata))
 
 
 def describe(config):

@@ -51,3 +51,68 @@ def _plain_lines(title, total, in_words):
             said = now
 
     return told
+
+
+class Live:
+    """A run on one line that is written over on a terminal; plain lines elsewhere. A context manager.
+
+    The line: iteration, train and validation loss in nats/token, rate, trained tokens/s, peak memory, time left.
+    """
+
+    def __init__(self, iterations, start=0):
+        self.iterations, self.start, self.shown = iterations, start, {}
+        self.began, self._screen = time.monotonic(), None
+
+    def __enter__(self):
+        if sys.stdout.isatty():
+            from rich.console import Console
+            from rich.live import Live as Screen
+
+            self._screen = Screen(console=Console(), auto_refresh=False, transient=True)
+            self._screen.start()
+        return self
+
+    def __exit__(self, *_):
+        if self._screen is not None:
+            self._screen.stop()
+            self._screen = None
+
+    def trained(self, iteration, loss, rate, speed, memory):
+        """Show the training's figures: `speed` in trained tokens/s, `memory` the peak in bytes."""
+        self.shown |= {"train": f"{loss:.4f}", "rate": f"{rate:.2e}"}
+        self.shown |= {"speed": f"{speed:.0f} trained tokens/s", "memory": f"{memory / 1e9:.2f} GB"}
+        words = "train loss {train}, rate {rate}, {speed}, {memory}".format(**self.shown)
+        self._show(iteration, f"iteration {iteration}: {words}")
+
+    def evaluated(self, iteration, words, loss):
+        """Show an evaluation: `words` stay on a line of their own, `loss` goes on the live line."""
+        self.say(f"iteration {iteration}: {words}")
+        self.shown["valid"] = f"{loss:.4f}"
+        self._show(iteration, None)
+
+    def say(self, text):
+        """A line that stays."""
+        if self._screen is not None:
+            self._screen.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, flush=True)
+
+    def _show(self, iteration, plain):
+        if self._screen is not None:
+            from rich.text import Text
+
+            self._screen.update(Text(self._line(iteration), no_wrap=True, overflow="ellipsis"), refresh=True)
+        elif plain:
+            print(plain, flush=True)
+
+    def _line(self, iteration):
+        names = {"train": "train ", "valid": "valid ", "rate": "rate ", "speed": "", "memory": ""}
+        words = [f"{name}{self.shown[key]}" for key, name in names.items() if key in self.shown]
+        return "  ".join([f"{iteration}/{self.iterations}", *words, self._left(iteration)])
+
+    def _left(self, iteration):
+        made = iteration - self.start
+        if made < 1:
+            return ""
+        seconds = (time.monotonic() - self.began) / made * (self.iterations - iteration)
+        return f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"

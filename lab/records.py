@@ -1,12 +1,15 @@
 """JSONL in and out. Every fault is named by file and line, nothing is skipped in silence."""
 
 import json
+import re
 import unicodedata
 from pathlib import Path
 
 from lab.cli import LabError, write_atomically
 
 ROLES = ("system", "user", "assistant", "tool")
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # JSON may hold what UTF-8, and so a tokenizer, cannot
+LISTED = 10  # bad rows that one error names; enough to see what they have in common
 
 
 def nfc(value):
@@ -48,9 +51,21 @@ def _object(path, number, line):
             else f"not valid JSON ({error.msg}); mend or remove the line"
         )
         raise LabError(f"{path}:{number}: {what}") from error
+    except RecursionError as error:
+        raise LabError(f"{path}:{number}: brackets within brackets without end; remove the line") from error
+    if SURROGATE.search(line) and not _is_text(value):
+        raise LabError(f"{path}:{number}: half a character (a lone \\ud800-\\udfff escape); mend the line")
     if not isinstance(value, dict):
         raise LabError(f"{path}:{number}: expected a JSON object, found {type(value).__name__}; mend the line")
     return nfc(value)
+
+
+def _is_text(value):
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def to_jsonl(rows):
@@ -66,38 +81,77 @@ def write_jsonl(path, rows):
 def training_rows(path):
     """The rows of a training file as [(line, row)], each checked to be one of the three formats that can be trained.
 
-    {"text": str}, {"messages": [{"role", "content"}, ...]} with an assistant turn, or {"prompt": str, "completion": str}.
+    {"text": str}, {"messages": [{"role", "content"}, ...]} with an assistant turn, or {"prompt": str, "completion": str};
+    the last two may hold "tools". Raises LabError that names every bad row, see `refuse`.
     """
     rows = read_jsonl(path)
-    for number, row in rows:
-        if problem := row_problem(row):
-            raise LabError(f"{path}:{number}: {problem}")
+    found = ((number, row_problem(row)) for number, row in rows)
+    refuse([f"{path}:{number}: {problem}" for number, problem in found if problem])
     return rows
+
+
+def refuse(problems):
+    """Raise one LabError of `problems`, each with its file:line; the first LISTED of them, and how many there are."""
+    if problems:
+        more = len(problems) - LISTED
+        raise LabError("; ".join(problems[:LISTED]) + (f"; and {more} more such rows" if more > 0 else ""))
+
+
+def row_format(row):
+    """ "completion", "messages" or "text": what a row with several of these keys is read as, in mlx-lm's order."""
+    if "prompt" in row and "completion" in row:
+        return "completion"
+    return "messages" if "messages" in row else "text"
 
 
 def row_problem(row):
     """What keeps `row` from being trained, in words, or None."""
-    if "messages" in row:
-        return _messages_problem(row["messages"])
-    keys = ("prompt", "completion") if "prompt" in row or "completion" in row else ("text",)
-    for key in keys:
+    kind = row_format(row)
+    if kind == "messages":
+        return _messages_problem(row["messages"]) or _tools_problem(row.get("tools"))
+    if kind == "text" and "text" not in row and ("prompt" in row or "completion" in row):
+        return f'no "{"completion" if "prompt" in row else "prompt"}"; give both'
+    for key in ("prompt", "completion") if kind == "completion" else ("text",):
         if key not in row:
             return f'no "{key}"; a row is {{"text"}}, {{"messages"}} or {{"prompt", "completion"}}'
-        if not isinstance(row[key], str) or not row[key].strip():
+        if not _filled(row[key]):
             return f'"{key}" is empty or not a string; fill it in or remove the row'
-    return None
+    return _tools_problem(row.get("tools"))
 
 
 def _messages_problem(messages):
     if not isinstance(messages, list) or not messages:
         return '"messages" is not a list of turns; write [{"role": "user", "content": ...}, ...]'
     for place, turn in enumerate(messages, 1):
-        if not isinstance(turn, dict) or turn.get("role") not in ROLES:
-            return f"turn {place} has no role out of {', '.join(ROLES)}; mend it"
-        if not isinstance(turn.get("content"), str) or (
-            not turn["content"].strip() and not turn.get("tool_calls")
-        ):
-            return f"turn {place} has no content; fill it in or remove the row"
+        if problem := _turn_problem(turn):
+            return f"turn {place} {problem}"
     if not any(turn["role"] == "assistant" for turn in messages):
         return "no assistant turn, so nothing to learn; add the answer"
     return None
+
+
+def _turn_problem(turn):
+    if not isinstance(turn, dict) or turn.get("role") not in ROLES:
+        return f"has no role out of {', '.join(ROLES)}; mend it"
+    content, calls = turn.get("content"), turn.get("tool_calls")
+    if calls and (turn["role"] != "assistant" or not isinstance(calls, list) or not all(map(_is_call, calls))):
+        return 'has tool_calls that are not an assistant\'s [{"function": {"name", "arguments"}}, ...]; mend them'
+    if content is not None and not isinstance(content, str):
+        return f"has content that is not a string but {type(content).__name__}; write the text alone"
+    may_be_empty = calls or turn["role"] in ("system", "tool")
+    return None if may_be_empty or _filled(content) else "has no content; fill it in or remove the row"
+
+
+def _is_call(call):
+    function = call.get("function", call) if isinstance(call, dict) else None
+    return isinstance(function, dict) and isinstance(function.get("name"), str)
+
+
+def _tools_problem(tools):
+    if not tools or (isinstance(tools, list) and all(map(_is_call, tools))):
+        return None
+    return '"tools" is not a list of {"type": "function", "function": {"name", ...}}; mend it'
+
+
+def _filled(value):
+    return isinstance(value, str) and bool(value.strip())

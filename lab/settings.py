@@ -4,26 +4,53 @@ Differences from mlx-lm's defaults, each on purpose: the whole validation set (v
 bias-corrected Adam, gradients clipped at norm 1, all layers (num_layers -1), no numbered copies (save_every 0).
 """
 
-import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictBool,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
+from lab import flags as short_flags
 from lab.adapters import SHAPING, describe, read_config
 from lab.cli import LabError
+from lab.config_files import read_config_file
 
 Whole = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
 Layers = Annotated[int, Field(ge=-1)]
 Batches = Annotated[int, Field(ge=-1), AfterValidator(lambda number: number or _no_batches())]
 
 
+SCHEDULES = {  # mlx.optimizers' schedules: how many arguments each takes
+    "cosine_decay": (2, 3),
+    "exponential_decay": (2, 2),
+    "linear_schedule": (3, 3),
+    "step_decay": (3, 3),
+}
+SERVICES = ("tensorboard", "wandb", "swanlab")
+
+
 def _no_batches():
     raise ValueError("no batches measure nothing; -1 takes all")
+
+
+def _services(value):
+    names = [name.strip() for name in value.split(",")]
+    if unknown := [name for name in names if name not in SERVICES]:
+        raise ValueError(f"no service {unknown[0]!r}; use {', '.join(SERVICES)}, several with commas")
+    return ",".join(dict.fromkeys(names))
 
 
 class _Strict(BaseModel):
@@ -36,16 +63,37 @@ class LoraParameters(_Strict):
     rank: Whole = 8
     scale: Annotated[float, Field(allow_inf_nan=False)] = 20.0
     dropout: Share = 0.0
-    keys: list[str] | None = None
+    keys: Annotated[list[str], Field(min_length=1)] | None = None
 
 
 class LrSchedule(_Strict):
     """mlx-lm's lr_schedule: a schedule of mlx.optimizers with its arguments, counted in optimizer updates."""
 
     name: Literal["cosine_decay", "exponential_decay", "linear_schedule", "step_decay"]
-    arguments: list[float]
-    warmup: Annotated[int, Field(ge=0)] = 0
+    arguments: list[Annotated[float, Field(allow_inf_nan=False)]]
+    warmup: Count = 0
     warmup_init: NotNegative = 0.0
+
+    @model_validator(mode="after")
+    def _right_number(self):
+        fewest, most = SCHEDULES[self.name]
+        if not fewest <= len(self.arguments) <= most:
+            raise ValueError(f"{self.name} takes {fewest} to {most} arguments")
+        if (
+            self.name == "step_decay"
+            and self.arguments[2] < 1
+            or self.name == "cosine_decay"
+            and self.arguments[1] <= 0
+        ):
+            raise ValueError(f"{self.name} needs 1 update or more")
+        return self
+
+
+NAMED, MLX_LM = "<named>", "<mlx-lm>"  # the two forms of lr_schedule, as error lines leave them out
+Schedule = Annotated[
+    Annotated[Literal["constant", "linear", "cosine", "step"], Tag(NAMED)] | Annotated[LrSchedule, Tag(MLX_LM)],
+    Discriminator(lambda value: NAMED if isinstance(value, str) else MLX_LM),
+]
 
 
 class Settings(_Strict):
@@ -57,7 +105,7 @@ class Settings(_Strict):
     optimizer: Literal["adam", "adamw", "muon", "sgd", "adafactor"] = "adam"
     optimizer_config: dict[str, dict[str, Any]] = {}
     data: str = ""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Count = 0
     num_layers: Layers = -1
     batch_size: Whole = 4
     iters: Whole = 1000
@@ -68,54 +116,36 @@ class Settings(_Strict):
     steps_per_eval: Whole = 50
     resume_adapter_file: str | None = None
     adapter_path: str = "adapters"
-    save_every: Annotated[int, Field(ge=0)] = 0
+    save_every: Count = 0
     test: StrictBool = False
     test_batches: Batches = -1
     max_seq_length: Whole = 2048
     config: str | None = None
     grad_checkpoint: StrictBool = False
     grad_accumulation_steps: Whole = 1
-    clear_cache_threshold: Annotated[int, Field(ge=0)] = 0
-    lr_schedule: LrSchedule | None = None
+    clear_cache_threshold: Count = 0
+    lr_schedule: Schedule | None = None
+    warmup: Count = 0
+    final_learning_rate: NotNegative = 0.0
+    decay_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
+    decay_every: Whole | None = None
     lora_parameters: LoraParameters = LoraParameters()
     mask_prompt: StrictBool = False
-    report_to: Literal["wandb", "swanlab", "wandb,swanlab", "swanlab,wandb"] | None = None
+    report_to: Annotated[str, AfterValidator(_services)] | None = None
     project_name: str | None = None
     trust_remote_code: StrictBool = False
-    patience: Annotated[int, Field(ge=0)] = 5
+    patience: Count = 5
     min_delta: NotNegative = 0.0
     early_stop_on: Literal["loss", "recall"] = "loss"
     max_grad_norm: NotNegative = 1.0
+    guard_data: str | None = None
+    max_forgetting: NotNegative | None = None
+    guard_action: Literal["stop", "restore"] = "stop"
+    resume: StrictBool = False
+    overwrite: StrictBool = False
+    keep_last: Whole = 2
+    memory_check: Literal["refuse", "warn"] = "refuse"
     output: str | None = None
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-5 is a number, as in mlx-lm's loader; plain YAML 1.1 reads it as a string."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def read_config_file(path):
-    """The settings of a YAML file. Raises LabError for a missing file, bad YAML or a key that no setting has."""
-    path = Path(path)
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
-    except OSError as error:
-        raise LabError(f"{path}: cannot read ({error.strerror}); see configs/ for the files there are") from error
-    except UnicodeDecodeError as error:
-        raise LabError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
-        raise LabError(f"{path}:{line}: not valid YAML; mend the line") from error
-    if not isinstance(content, dict):
-        raise LabError(f"{path}:1: expected `key: value` lines")
-    known = Settings.model_fields
-    if unknown := sorted(content.keys() - known.keys()):
-        raise LabError(f"{path}: unknown settings {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-    return content
 
 
 def resolve(flags):
@@ -125,17 +155,20 @@ def resolve(flags):
     Raises LabError for values that cannot be, and for a shape that differs from the adapter that is resumed.
     """
     yaml_path = flags.get("config")
-    given = read_config_file(yaml_path) if yaml_path else {}
+    given = read_config_file(yaml_path, Settings.model_fields) if yaml_path else {}
     typed = {
         key: str(value) if isinstance(value, Path) else value for key, value in flags.items() if value is not None
     }
-    if "learning_rate" in typed:
-        given.pop("lr_schedule", None)  # a rate on the command line takes the place of the file's schedule
+    if "learning_rate" in typed and isinstance(given.get("lr_schedule"), dict):
+        del given["lr_schedule"]  # it has a rate of its own, whose place the rate on the command line takes
+    sources = short_flags.nest(given, typed)
+    short_flags.one_length(given, typed, yaml_path)
     given |= typed
+    short_flags.refuse_unused_rates(given)
     try:
         settings = SimpleNamespace(**Settings.model_validate(given).model_dump())
     except ValidationError as error:
-        raise LabError(_fault(error.errors()[0], typed, yaml_path)) from error
+        raise LabError(_fault(error.errors()[0], typed, sources, yaml_path)) from error
     if settings.trust_remote_code:
         raise LabError(
             "--trust-remote-code: this lab never runs code that comes with a model; convert the model instead"
@@ -147,12 +180,15 @@ def resolve(flags):
     return settings, inherited
 
 
-def _fault(error, typed, yaml_path):
+def _fault(error, typed, sources, yaml_path):
     """A pydantic error as one line that says where the value came from."""
-    name = ".".join(str(part) for part in error["loc"])
-    key = str(error["loc"][0])
-    source = f"--{key.replace('_', '-')}" if key in typed else f"{yaml_path}: {name}"
-    return f"{source} is {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}; see train_with_early_stopping.py --help"
+    place = [str(part) for part in error["loc"] if part not in (NAMED, MLX_LM)]
+    name = ".".join(place)
+    flag = sources.get(name) or (f"--{place[0].replace('_', '-')}" if place[0] in typed else None)
+    what = error["msg"].removeprefix("Value error, ")
+    if name == "lora_parameters.alpha":
+        what = "mlx-lm's YAML has `scale` instead, which is alpha / rank"
+    return f"{flag or f'{yaml_path}: {name}'} is {error['input']!r}: {what[0].lower()}{what[1:]}; see train_with_early_stopping.py --help"
 
 
 def _inherit(settings, given):
@@ -170,6 +206,7 @@ def _inherit(settings, given):
         if key == "lora_parameters" and mine is not None and theirs is not None:
             mine = {name: value for name, value in mine.items() if name != "dropout"}
             theirs = {name: theirs.get(name) for name in mine}
+            mine = {**mine, **({"keys": theirs["keys"]} if _same_modules(mine, theirs) else {})}
         if mine is not None and mine != theirs:
             raise LabError(
                 f"{file}: trained with {key} {theirs}, this run asks for {mine}; "
@@ -181,3 +218,12 @@ def _inherit(settings, given):
     if dropout is not None and settings.lora_parameters:
         settings.lora_parameters = {**settings.lora_parameters, "dropout": dropout}
     return f"inherited from {file}: {describe(vars(settings))}"
+
+
+def _same_modules(mine, theirs):
+    """Whether the module names asked for, long or short, are those of the adapter that is resumed."""
+    short, full = mine.get("keys"), theirs.get("keys")
+    if not short or not full:
+        return False
+    matches = [[name for name in full if f".{name}".endswith(f".{part}")] for part in short]
+    return all(matches) and {name for found in matches for name in found} == set(full)

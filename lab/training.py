@@ -1,20 +1,21 @@
 """The training loop, and what it needs: loss, gradients, evaluation. One loss everywhere: nats per trained token.
 
+What a run is at any moment is `Updates.tensors()` and a `RunState`; both go into a checkpoint, and nothing else matters.
 Letters: B batch, T tokens.
 """
 
 import math
 import time
-from dataclasses import asdict, dataclass
 
-from lab.device import mx  # isort: skip  (first: it puts the fast BLAS in front)
+from lab.device import computes_in_float32, mx  # isort: skip  (first: it puts the fast BLAS in front)
 import mlx.nn as nn
 import mlx.optimizers as optim
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_flatten, tree_map, tree_map_with_path
 from mlx_lm.models import glm4, llama
-from mlx_lm.tuner.utils import build_schedule
 
+from lab import cpu_llama, cpu_ops, ranks, schedules, signals
 from lab.cli import Diverged, LabError
+from lab.epochs import steps_of
 
 OPTIMIZERS = {
     "adam": optim.Adam,
@@ -26,29 +27,13 @@ OPTIMIZERS = {
 HEAD_APART = (llama.Model, glm4.Model)  # stock models whose head is a plain product of `model.model`'s output
 
 
-@dataclass(frozen=True)
-class Report:
-    """One point of the curve, after `iteration` updates. Losses in nats per trained token; None: not measured here."""
+def make_optimizer(settings, slowed=lambda: 1.0):
+    """The optimizer of `settings`, its rate as lab.schedules plans it; `slowed` gives what that is multiplied by now."""
+    planned = schedules.learning_rate(settings)
 
-    iteration: int
-    train_loss: float | None = None
-    valid_loss: float | None = None
-    recall: float | None = None
-    learning_rate: float | None = None
-    trained_tokens: int = 0
-    tokens_per_second: float | None = None
-    best: bool = False
+    def rate(made):
+        return mx.array(planned(made) if callable(planned) else planned) * slowed()
 
-    def row(self):
-        """The point as the curve file keeps it: only what a repeated run would measure again."""
-        content = asdict(self)
-        content.pop("tokens_per_second")
-        return {key: value for key, value in content.items() if value is not None}
-
-
-def make_optimizer(settings):
-    """The optimizer of `settings`, its rate a constant or mlx-lm's lr_schedule, counted in optimizer updates."""
-    rate = build_schedule(settings.lr_schedule) if settings.lr_schedule else settings.learning_rate
     options = dict(settings.optimizer_config.get(settings.optimizer, {}))
     if settings.optimizer in ("adam", "adamw"):
         options.setdefault("bias_correction", True)
@@ -68,15 +53,16 @@ def logits_at(model, inputs, places):
     if not isinstance(model, HEAD_APART):
         logits = model(inputs)
         return logits.reshape(-1, logits.shape[-1])[places].astype(mx.float32)
-    hidden = model.model(inputs)
+    hidden = cpu_llama.hidden(model, inputs) if cpu_llama.knows(model) else model.model(inputs)
     hidden = hidden.reshape(-1, hidden.shape[-1])[places]
-    tied = model.args.tie_word_embeddings
-    return (model.model.embed_tokens.as_linear(hidden) if tied else model.lm_head(hidden)).astype(mx.float32)
+    head = model.lm_head if "lm_head" in model else model.model.embed_tokens.as_linear  # glm4 is never tied
+    return head(hidden).astype(mx.float32)
 
 
 def summed_loss(model, inputs, places, targets, weights):
     """The sum over trained tokens of -log p(target), in nats; inputs (B, T), the others (N,), see Batch.trained."""
-    return (nn.losses.cross_entropy(logits_at(model, inputs, places), targets) * weights).sum()
+    cross_entropy = cpu_ops.cross_entropy if computes_in_float32() else nn.losses.cross_entropy
+    return (cross_entropy(logits_at(model, inputs, places), targets) * weights).sum()
 
 
 def arrays(batch):
@@ -90,7 +76,8 @@ def evaluate(model, batches):
     model.eval()
     total = tokens = 0.0
     for batch in batches:
-        total += summed_loss(model, *arrays(batch)).item()
+        own = ranks.share(batch)
+        total += ranks.total(summed_loss(model, *arrays(own)).item() if own.rows else 0.0)
         tokens += float(batch.weights.sum())
     model.train(was_training)
     loss = total / tokens
@@ -108,77 +95,113 @@ class Updates:
     def __init__(self, model, optimizer, schedule, settings):
         self.model, self.optimizer, self.schedule, self.settings = model, optimizer, schedule, settings
         self.loss_and_gradient = nn.value_and_grad(model, summed_loss)
+        self.timed, self.seconds, self.rows = 0, 0.0, []
+        optimizer.init(model.trainable_parameters())
 
     def __call__(self, update):
-        """Make update number `update` (from 0); returns (mean loss in nats/token, trained tokens).
+        """Make update number `update` (from 0); returns (mean loss in nats/token, trained tokens, learning rate).
 
         Raises Diverged, before the update, when the loss or the gradient is not finite.
         """
-        micro = self.settings.grad_accumulation_steps
-        mx.random.seed(self.settings.seed * 1_000_003 + update)
-        total, tokens, gradient, rows = mx.array(0.0), 0.0, None, []
-        for step in range(update * micro, (update + 1) * micro):
-            batch = self.schedule.batch(step)
-            loss, part = self.loss_and_gradient(self.model, *arrays(batch))
-            gradient = part if gradient is None else tree_map(mx.add, gradient, part)
-            total, tokens = total + loss, tokens + float(batch.weights.sum())
-            rows += batch.rows
-            mx.eval(total, gradient)
-        gradient = tree_map(lambda value: value / tokens, gradient)
+        started = time.perf_counter()
+        total, tokens, gradient = self._gradient(update)
         norm = mx.sqrt(sum((value.astype(mx.float32) ** 2).sum() for _, value in tree_flatten(gradient)))
-        self._refuse_non_finite(update, total.item(), norm.item(), rows)
+        self._refuse_non_finite(total, norm.item())
         if 0 < self.settings.max_grad_norm < norm.item():
             gradient = tree_map(lambda value: value * (self.settings.max_grad_norm / norm), gradient)
         self.optimizer.update(self.model, gradient)
         mx.eval(self.model.trainable_parameters(), self.optimizer.state)
-        return total.item() / tokens, int(tokens)
+        if 0 < self.settings.clear_cache_threshold < mx.get_cache_memory():
+            mx.clear_cache()
+        self.timed, self.seconds = self.timed + tokens, self.seconds + time.perf_counter() - started
+        return total / tokens, tokens, float(self.optimizer.learning_rate)
 
-    def _refuse_non_finite(self, update, loss, norm, rows):
-        if math.isfinite(loss) and math.isfinite(norm):
-            return
-        names = ", ".join(self.schedule.sequences[row].where for row in rows)
-        rate = float(self.optimizer.learning_rate)
-        raise Diverged(
-            f"iteration {update + 1}: loss {loss}, gradient norm {norm}, learning rate {rate:g}, rows {names}; "
-            "this update was not made and nothing of it was saved; use a lower --learning-rate"
+    def _gradient(self, update):
+        """(summed loss, trained tokens, mean gradient) of an update's micro-batches."""
+        micro = self.settings.grad_accumulation_steps
+        mx.random.seed(self.settings.seed * 1_000_003 + update + ranks.OWN_DROPOUT * ranks.rank())
+        total, tokens, gradient, self.rows = mx.array(0.0), 0.0, None, []
+        for step in steps_of(update, self.schedule.batches_per_epoch, micro):
+            batch = self.schedule.batch(step)
+            loss, part = self._of_rows(ranks.share(batch))
+            gradient = part if gradient is None else tree_map(mx.add, gradient, part)
+            total, tokens = total + loss, tokens + float(batch.weights.sum())
+            self.rows += batch.rows
+            mx.eval(total, gradient)
+        total, gradient = ranks.total(total.item()), ranks.summed(gradient)
+        return total, int(tokens), tree_map(lambda value: value / tokens, gradient)
+
+    def _of_rows(self, batch):
+        """(summed loss, its gradient) of a batch, of which a rank may have no row."""
+        if batch.rows:
+            return self.loss_and_gradient(self.model, *arrays(batch))
+        return mx.array(0.0), ranks.zeros_like(self.model.trainable_parameters())
+
+    def _refuse_non_finite(self, loss, norm):
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise Diverged(
+                f"loss {loss}, gradient norm {norm}; the next update was not made and nothing of it was saved; "
+                "use a lower --learning-rate"
+            )
+
+    def circumstances(self):
+        """The rate and the rows of the last update, in words."""
+        rows = ", ".join(self.schedule.sequences[row].where for row in self.rows)
+        return f"learning rate {float(self.optimizer.learning_rate):g}" + (f", rows {rows}" if rows else "")
+
+    def tensors(self):
+        """Trained weights and optimizer state, {name: array}: what goes into a checkpoint. Raises Diverged: not finite."""
+        trees = {"weights": self.model.trainable_parameters(), "optimizer": self.optimizer.state}
+        found = {f"{part}.{name}": value for part, tree in trees.items() for name, value in tree_flatten(tree)}
+        if bad := sum(not mx.all(mx.isfinite(value)).item() for value in found.values()):
+            raise Diverged(f"{bad} tensors are not finite; nothing of them was saved; use a lower --learning-rate")
+        return found
+
+    def restore(self, tensors):
+        """Put what `tensors()` gave back."""
+        weights = {name: tensors[f"weights.{name}"] for name, _ in tree_flatten(self.model.trainable_parameters())}
+        self.model.load_weights(list(weights.items()), strict=False)
+        self.optimizer.state = tree_map_with_path(
+            lambda name, _: mx.array(tensors[f"optimizer.{name}"]), self.optimizer.state
         )
 
+    def step_back(self, tensors):
+        """Put weights and optimizer state back, but for the count of updates, which the schedule goes by."""
+        self.restore({**tensors, "optimizer.step": self.optimizer.step})
 
-def figure_of(settings, found):
-    """What early stopping looks at, lower is better: the validation loss, or the share of facts not recalled."""
-    return found["valid_loss"] if settings.early_stop_on == "loss" else 1 - found["recall"]
+    def speed(self):
+        """Trained tokens a second since the last call, evaluations and checkpoints not counted."""
+        tokens, seconds, self.timed, self.seconds = self.timed, self.seconds, 0, 0.0
+        return tokens / seconds if seconds else 0.0
 
 
-def train(updates, validate, stopping, report):
-    """The loop: update, now and then report and validate, until the iterations or the patience are used up.
+def train(updates, measure, state, keeper):
+    """The loop: evaluate, update and report, until the iterations or the patience are used up.
 
-    `validate()` gives {"valid_loss", "recall"}, `stopping` is an EarlyStopping, `report` takes each Report, keeps the
-    adapter when `best` is set, and has `after_update(iteration)`. Returns the number of updates made.
+    `measure()` gives {"valid_loss", "recall", "guard_loss"}; `keeper` prints and saves, see recorder.Recorder. Where a
+    signal asks to stop, all is saved and signals.Stopped raised; the same loop goes on from what was saved.
     """
-    settings, model = updates.settings, updates.model
-    losses, tokens, all_tokens, started = 0.0, 0, 0, time.perf_counter()
-    found = validate()
-    if settings.resume_adapter_file:  # the adapter that is resumed may be the best there will be
-        stopping.update(0, figure_of(settings, found))
-    report(Report(0, **found, best=stopping.is_best))
-    model.train()
-    for iteration in range(1, settings.iters + 1):
-        rate = float(updates.optimizer.learning_rate)
-        loss, trained = updates(iteration - 1)
-        losses, tokens, all_tokens = losses + loss * trained, tokens + trained, all_tokens + trained
-        report.after_update(iteration)
-        last = iteration == settings.iters
-        if iteration % settings.steps_per_report == 0 or last:
-            speed = tokens / (time.perf_counter() - started)
-            shown = {"learning_rate": rate, "trained_tokens": all_tokens, "tokens_per_second": speed}
-            report(Report(iteration, losses / tokens, **shown))
-            losses, tokens, started = 0.0, 0, time.perf_counter()
-        if iteration % settings.steps_per_eval == 0 or last:
-            paused = time.perf_counter()
-            found = validate()
-            stop = stopping.update(iteration, figure_of(settings, found))
-            report(Report(iteration, **found, trained_tokens=all_tokens, best=stopping.is_best))
-            if stop:
-                return iteration
-            started += time.perf_counter() - paused
-    return settings.iters
+    settings = updates.settings
+    updates.model.train()
+    while True:
+        if state.due(settings.steps_per_eval, settings) and state.evaluated < state.iteration:
+            try:
+                with ranks.giving_up():
+                    found = measure()
+            except signals.Interrupted:
+                keeper.leave(state)
+            point = state.judge(settings, found)
+            if point.get("stepped_back"):
+                updates.step_back(keeper.inside)
+            keeper.evaluated(state, point)
+        if state.ended(settings):
+            return
+        if ranks.asked():
+            keeper.leave(state)
+        state.count(*updates(state.iteration))
+        if state.due(settings.steps_per_report, settings):
+            keeper.trained(state.training_point(), updates.speed())
+        if settings.save_every and state.iteration % settings.save_every == 0:
+            keeper.copy(state)
+        if ranks.asked():
+            keeper.leave(state)

@@ -1,25 +1,26 @@
 """One training run from settings to summary: data checked first, then the model, then the loop, then what it leaves."""
 
-import json
 import math
+import sys
 import time
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 from lab.device import describe, mx  # isort: skip  (first: it puts the fast BLAS in front)
-from mlx.utils import tree_flatten
-from mlx_lm.tuner.callbacks import get_reporting_callbacks
 from mlx_lm.tuner.trainer import grad_checkpoint
 
-from lab import adapters, models, probes, training
+from lab import adapters, followers, memory, models, ranks, recall, runs, signals, storage, training
 from lab.batches import Schedule, in_order
-from lab.chat import Sequence, encode_row
-from lab.cli import LabError, hashes, remove_summary, sha256, write_atomically, write_summary
-from lab.facts import cut_before
-from lab.records import training_rows
+from lab.cli import DONE, STOPPED, Diverged, LabError, hashes, sha256, write_summary
+from lab.epochs import updates_of
+from lab.fingerprint import fingerprint
+from lab.preflight import settle
+from lab.recorder import NOT_KEPT, figures
+from lab.run_state import RunState
+from lab.sequences import load_sequences
 from lab.settings import resolve
-from lab.stopping import EarlyStopping
-
-RECALL_TOKENS = 48
+from lab.stopping import EarlyStopping, ForgettingGuard
 
 
 def run(args):
@@ -27,30 +28,114 @@ def run(args):
     settings, inherited = resolve(vars(args))
     if not settings.train and not settings.test:
         raise LabError("nothing to do: give --train, --test or both")
+    if settings.max_forgetting is not None and not settings.guard_data:
+        raise LabError("--max-forgetting: needs general rows to measure it on; give --guard-data FILE.jsonl")
+    followers.settle(settings)
+    if settings.train and ranks.first():
+        runs.refuse_used(settings)
     tokenizer = models.load_tokenizer(settings.model)
-    data = {name: load_split(settings, tokenizer, name) for name in splits(settings)}
-    asked = load_recall(settings) if settings.train and settings.early_stop_on == "recall" else []
-    inputs = hashes(input_files(settings, data))
-    print(describe())
+    data = {label: load(settings, tokenizer, path) for label, path in data_files(settings).items()}
+    asked = recall.load(settings.data) if asks_recall(settings) else []
+    inputs = hashes(input_files(settings))
+    print(describe(), flush=True)
+    if not settings.train:
+        return test_alone(settings, data, inputs)
+    try:
+        with followers.locked(settings.adapter_path):
+            return run_in_folder(settings, inherited, data, asked, inputs)
+    except signals.Interrupted:
+        where = "stopped while testing, the training is saved"
+    except signals.Stopped as stopped:
+        where = stopped
+    print(f"{where}; go on with:\n  {signals.resume_command()}", file=sys.stderr)
+    return STOPPED
+
+
+def run_in_folder(settings, inherited, data, asked, inputs):
+    """Train, from where the folder's checkpoints are, to the summary; returns the exit code."""
+    schedule = Schedule(data["train"], settings.batch_size, settings.seed)
+    if settings.epochs:
+        batches, accumulated = schedule.batches_per_epoch, settings.grad_accumulation_steps
+        settings.iters = updates_of(settings.epochs, batches, accumulated)
+    settle(settings)
+    found = fingerprint(settings, deciding_files(settings))
+    beginning = followers.begin(settings, found)
+    if beginning.finished:
+        return already_finished(settings, beginning)
+    memory.check(settings, memory.largest_batch(data["train"], ranks.share_of(settings.batch_size)))
     model, tokenizer = models.load(settings.model)
-    results = {}
-    if settings.train:
-        prepare(model, settings, inherited)
-        results = fit(model, tokenizer, data, asked, settings)
-    elif settings.adapter_path:  # as mlx-lm: --test alone measures the adapter, or the base with --adapter-path ""
-        adapters.apply(model, settings.adapter_path)
+    prepare(model, settings, inherited)
+    results = fit(model, tokenizer, data, asked, schedule, beginning, found)
     if settings.test:
-        results["test_loss"] = training.evaluate(model, limited(data["test"], settings, settings.test_batches))
-        print(f"test loss {results['test_loss']:.4f} nats/token, perplexity {math.exp(results['test_loss']):.3f}")
-    args.__dict__.update(vars(settings))
-    name = "summary.json" if settings.train else "test_summary.json"  # a test leaves the training's summary alone
-    write_summary(settings.output or Path(settings.adapter_path) / name, args, inputs, results)
-    return 0
+        with ranks.giving_up():
+            results |= test(model, data, settings)
+    if ranks.first():
+        summarize(settings, inputs, {**results, "fingerprint": found})
+        beginning.snapshots.clear()
+    return DONE
 
 
-def input_files(settings, data):
-    """The files that decide the run: data, the model's config, the adapter that is resumed or tested."""
-    files = [Path(settings.data) / f"{name}.jsonl" for name in data] + [Path(settings.model) / "config.json"]
+def already_finished(settings, beginning):
+    """Nothing is left to do; Make, which goes by the summary's time, is told so."""
+    if ranks.first():
+        (Path(settings.adapter_path) / runs.SUMMARY).touch()
+        beginning.snapshots.clear()
+    print(f"{settings.adapter_path}: this run is finished; nothing to do")
+    return DONE
+
+
+def test(model, data, settings):
+    """The loss on the test set, said and as a result."""
+    loss = training.evaluate(model, limited(data["test"], settings, settings.test_batches))
+    print(f"test loss {loss:.4f} nats/token, perplexity {math.exp(loss):.3f}")
+    return {"test_loss": loss}
+
+
+def test_alone(settings, data, inputs):
+    """Measure the adapter, or the base with --adapter-path "", as mlx-lm does; returns the exit code."""
+    model, _ = models.load(settings.model, settings.adapter_path or None)
+    results = test(model, data, settings)
+    if ranks.first():
+        summarize(settings, inputs, results, "test_summary.json")  # the training's summary stays
+    return DONE
+
+
+def summarize(settings, inputs, results, name=runs.SUMMARY):
+    """Write the summary, and have it on the disk before anything that it makes superfluous is removed."""
+    path = Path(settings.output or Path(settings.adapter_path) / name)
+    flags = {key: value for key, value in vars(settings).items() if key not in NOT_KEPT - {"output", "config"}}
+    write_summary(path, SimpleNamespace(**flags), inputs, results)
+    with storage.writing(path):
+        for left in path.parent.glob(f".{path.name}.*.partial"):  # of a process that was killed here
+            storage.remove(left)
+        storage.sync_folder(path.parent)
+
+
+def asks_recall(settings):
+    """Whether sentences of recall.jsonl are completed at each evaluation."""
+    return settings.train and settings.early_stop_on == "recall"
+
+
+def data_files(settings):
+    """The files of rows that this run reads, {label: path}: train, valid and guard to train, test to test."""
+    names = (["train", "valid"] if settings.train else []) + (["test"] if settings.test else [])
+    files = {name: Path(settings.data) / f"{name}.jsonl" for name in names}
+    return files | ({"guard": Path(settings.guard_data)} if settings.train and settings.guard_data else {})
+
+
+def deciding_files(settings):
+    """The files besides the model that decide a training run's bytes, {label: path}."""
+    files = {label: path for label, path in data_files(settings).items() if label != "test"}
+    if asks_recall(settings):
+        files["recall"] = Path(settings.data) / "recall.jsonl"
+    if settings.resume_adapter_file:
+        files["resumed adapter"] = Path(settings.resume_adapter_file)
+    return files
+
+
+def input_files(settings):
+    """What a summary names as its inputs: data, the model's config, the adapter that is resumed or tested."""
+    files = [*data_files(settings).values(), Path(settings.model) / "config.json"]
     tested = Path(settings.adapter_path) / adapters.WEIGHTS
     if settings.resume_adapter_file and settings.train:
         files.append(Path(settings.resume_adapter_file))
@@ -64,76 +149,15 @@ def prepare(model, settings, inherited):
     if inherited:
         print(inherited)
         adapters.load_weights(model, settings.resume_adapter_file)
+    if settings.fine_tune_type != "full":
+        ranks.begin_alike(model)
     if settings.grad_checkpoint:
         grad_checkpoint(model.layers[0])
 
 
-def splits(settings):
-    """The data files that this run reads: train and valid to train, test to test."""
-    return (["train", "valid"] if settings.train else []) + (["test"] if settings.test else [])
-
-
-def load_split(settings, tokenizer, name):
-    """The sequences of one data file, cut to max_seq_length, each with something to learn.
-
-    Raises LabError, naming file and line, for bad rows and for rows without a token to learn.
-    """
-    path = Path(settings.data) / f"{name}.jsonl"
-    if not path.is_file():
-        raise LabError(f"{path}: no such file; `make data` writes it, or give another --data")
-    sequences, cut = [], 0
-    rows = training_rows(path)
-    if settings.mask_prompt and all("text" in row for _, row in rows):
-        print(f"warning: {path}: text rows have no prompt to mask, so they are learnt whole")
-    for number, row in rows:
-        for whole in encode_row(tokenizer, row, f"{path}:{number}", settings.mask_prompt):
-            limit = settings.max_seq_length + 1
-            cut += len(whole) > limit
-            sequence = Sequence(whole.tokens[:limit], whole.trained[:limit], whole.where)
-            if not sequence.trained[1:].any():
-                raise LabError(
-                    f"{whole.where}: no token to learn (cut at {settings.max_seq_length}); shorten the prompt"
-                )
-            sequences.append(sequence)
-    if cut:
-        print(f"{path}: {cut} of {len(sequences)} sequences cut to {settings.max_seq_length} tokens")
-    return sequences
-
-
-def load_recall(settings):
-    """What --early-stop-on recall asks: the Probes of <data>/recall.jsonl.
-
-    A {"text", "accept"} row is cut before its accepted string, a {"messages", "accept"} row asks for its last answer.
-    """
-    path = Path(settings.data) / "recall.jsonl"
-    if not path.is_file():
-        raise LabError(f"{path}: no such file; --early-stop-on recall needs it, `make data` writes it")
-    asked = []
-    for number, row in training_rows(path):
-        accept = row.get("accept")
-        if not isinstance(accept, list) or not accept:
-            raise LabError(f'{path}:{number}: no "accept"; list the strings that make it right')
-        cut = (row["messages"][:-1], "") if "messages" in row else cut_before(row["text"], accept)
-        if cut is None:
-            raise LabError(
-                f"{path}:{number}: nothing stands before {accept}; reword the sentence or remove the row"
-            )
-        kind = probes.CHAT if "messages" in row else probes.COMPLETION
-        asked.append(probes.Probe(f"recall.jsonl:{number}", "recall", cut[0], tuple(accept), kind=kind))
-    return asked
-
-
-def recalled(model, tokenizer, asked):
-    """The share of the Probes `asked` that the model, greedy, gets right; its mode is put back."""
-    was_training = model.training
-    model.eval()
-    right = 0
-    for kind, generate in ((probes.COMPLETION, models.complete), (probes.CHAT, models.answer)):
-        own = [probe for probe in asked if probe.kind == kind]
-        said = generate(model, tokenizer, [probe.prompt for probe in own], max_tokens=RECALL_TOKENS)
-        right += sum(probes.judge(probe, text) for probe, text in zip(own, said, strict=True))
-    model.train(was_training)
-    return right / len(asked)
+def load(settings, tokenizer, path):
+    """The sequences of one data file."""
+    return load_sequences(path, tokenizer, settings.mask_prompt, settings.max_seq_length)
 
 
 def limited(sequences, settings, number):
@@ -144,101 +168,75 @@ def limited(sequences, settings, number):
     return [batches[(2 * place + 1) * len(batches) // (2 * number)] for place in range(number)]
 
 
-def fit(model, tokenizer, data, asked, settings):
+def fit(model, tokenizer, data, asked, schedule, beginning, found):
     """Run the loop with its reports, and leave the best adapter in settings.adapter_path; returns the results."""
-    schedule = Schedule(data["train"], settings.batch_size, settings.seed)
-    if settings.epochs:
-        per_epoch = schedule.batches_per_epoch / settings.grad_accumulation_steps
-        settings.iters = max(1, round(settings.epochs * per_epoch))
-    validation = limited(data["valid"], settings, settings.val_batches)
-    updates = training.Updates(model, training.make_optimizer(settings), schedule, settings)
-    recorder = Recorder(model, settings)
+    settings = beginning.settings
+    state = begun(beginning)
+    optimizer = training.make_optimizer(settings, lambda: state.guard.slowed)
+    updates = training.Updates(model, optimizer, schedule, settings)
+    recorder = followers.recorder(updates, beginning, found)
+    signals.training_begins()
     recorder.announce(data, schedule)
-    stopping = EarlyStopping(settings.patience, settings.min_delta)
+    if beginning.snapshot:
+        recorder.go_on(beginning.snapshot, state)
     started = time.monotonic()
-
-    def validate():
-        share = recalled(model, tokenizer, asked) if asked else None
-        return {"valid_loss": training.evaluate(model, validation), "recall": share}
-
-    made = training.train(updates, validate, stopping, recorder)
+    measure = measuring(model, tokenizer, data, asked, settings)
+    try:
+        with recorder.live, closing(recorder.services):
+            training.train(updates, measure, state, recorder)
+    except Diverged as error:
+        raise Diverged(f"iteration {state.iteration}, {updates.circumstances()}: {error}") from None
     model.load_weights(list(recorder.best.items()), strict=False)
-    minutes = (time.monotonic() - started) / 60
-    stopped = made < settings.iters
-    why = f"stopped early at {made}" if stopped else f"all {made} iterations"
-    best = next(row for row in reversed(recorder.curve) if row.get("best"))
+    best = next(row for row in reversed(state.curve) if row.get("best"))
     print(
-        f"{why} in {minutes:.1f} minutes; kept iteration {best['iteration']}, {figures(best)}: {settings.adapter_path}"
+        f"{ending(state, settings)} in {(time.monotonic() - started) / 60:.1f} minutes; "
+        f"kept iteration {best['iteration']}, {figures(best)}: {settings.adapter_path}"
     )
     return {
-        "iterations": made,
-        "stopped_early": stopped,
+        "iterations": state.iteration,
+        "stopped_early": state.stopped_by is not None,
+        "stopped_by": state.stopped_by,
         "best_iteration": best["iteration"],
         "best_valid_loss": best["valid_loss"],
         "best_recall": best.get("recall"),
+        "best_guard_loss": best.get("guard_loss"),
+        "steps_back": state.guard.steps_back,
         "sequences": {name: len(sequences) for name, sequences in data.items()},
-        "minutes": round(minutes, 2),
-        "adapter_sha256": sha256(Path(settings.adapter_path) / adapters.WEIGHTS),
+        "adapter_sha256": sha256(Path(settings.adapter_path) / adapters.WEIGHTS) if ranks.first() else None,
     }
 
 
-def figures(row):
-    """A validation's figures in words, of a curve row."""
-    share = f", recall {row['recall']:.1%}" if "recall" in row else ""
-    return f"validation loss {row['valid_loss']:.4f} nats/token{share}"
+def begun(beginning):
+    """The RunState at the start: a new one, or the checkpoint's."""
+    if beginning.snapshot:
+        return RunState.of(beginning.snapshot.state["run_state"])
+    settings = beginning.settings
+    guard = ForgettingGuard(settings.max_forgetting, settings.guard_action)
+    return RunState(stopping=EarlyStopping(settings.patience, settings.min_delta), guard=guard)
 
 
-class Recorder:
-    """Takes the loop's reports: prints them, keeps the curve, and writes the best adapter the moment it is found."""
+def measuring(model, tokenizer, data, asked, settings):
+    """A function that evaluates: validation loss, and where they are asked for recall and the loss on general text."""
+    parts = {"valid_loss": "valid", "guard_loss": "guard"}
+    batches = {
+        figure: limited(data[name], settings, settings.val_batches)
+        for figure, name in parts.items()
+        if name in data
+    }
 
-    def __init__(self, model, settings):
-        self.model, self.settings = model, settings
-        self.folder = Path(settings.adapter_path)
-        self.curve, self.best = [], {}
-        self.config = {key: value for key, value in vars(settings).items() if key not in ("output", "config")}
-        self.services = get_reporting_callbacks(
-            settings.report_to, project_name=settings.project_name, log_dir=str(self.folder), config=self.config
-        )
-        remove_summary(self.folder)
+    def measure():
+        ranks.refuse_different(model)
+        found = {figure: training.evaluate(model, part) for figure, part in batches.items()}
+        return found | ({"recall": recall.share(model, tokenizer, asked)} if asked else {})
 
-    def announce(self, data, schedule):
-        """Say what is about to be trained."""
-        trainable = sum(value.size for _, value in tree_flatten(self.model.trainable_parameters()))
-        print(f"{adapters.describe(self.config)}: {trainable:,} trained parameters")
-        tokens = sum(int(sequence.trained[1:].sum()) for sequence in data["train"])
-        epochs = self.settings.iters * self.settings.grad_accumulation_steps / schedule.batches_per_epoch
-        counts = ", ".join(f"{name} {len(sequences)}" for name, sequences in data.items())
-        print(f"sequences: {counts}; {tokens} trained tokens an epoch, {epochs:.1f} epochs at most")
+    return measure
 
-    def __call__(self, report):
-        self.curve.append(report.row())
-        if report.best:
-            self._keep_best()
-        if report.valid_loss is not None:
-            note = "  <- best so far, saved" if report.best else ""
-            print(f"iteration {report.iteration}: {figures(self.curve[-1])}{note}", flush=True)
-            write_atomically(self.folder / "curve.jsonl", "".join(json.dumps(row) + "\n" for row in self.curve))
-            self._tell("on_val_loss_report", {"iteration": report.iteration, "val_loss": report.valid_loss})
-        if report.train_loss is not None:
-            rate, speed = report.learning_rate, report.tokens_per_second
-            line = f"train loss {report.train_loss:.4f}, rate {rate:.2e}, {speed:.0f} trained tokens/s"
-            print(f"iteration {report.iteration}: {line}", flush=True)
-            self._tell("on_train_loss_report", {"iteration": report.iteration, "train_loss": report.train_loss})
 
-    def _keep_best(self):
-        # copies: the optimizer goes on changing the model's own arrays
-        self.best = {name: mx.array(value) for name, value in tree_flatten(self.model.trainable_parameters())}
-        adapters.save(self.folder, self.best, self.config)
-
-    def _tell(self, event, content):
-        if self.services is not None:
-            getattr(self.services, event)(content)
-
-    def after_update(self, iteration):
-        """Keep the numbered copies of --save-every, and the allocator's cache below its threshold."""
-        every, limit = self.settings.save_every, self.settings.clear_cache_threshold
-        if every and iteration % every == 0:
-            weights = dict(tree_flatten(self.model.trainable_parameters()))
-            adapters.save_tensors(self.folder / f"{iteration:07d}_{adapters.WEIGHTS}", weights)
-        if limit and mx.get_cache_memory() > limit:
-            mx.clear_cache()
+def ending(state, settings):
+    """Why the run ended, in words."""
+    why = {
+        "patience": f"stopped early at {state.iteration}",
+        "forgetting": f"stopped at {state.iteration}: the loss on general text rose by more than "
+        f"{settings.max_forgetting} nats/token",
+    }
+    return why.get(state.stopped_by, f"all {state.iteration} iterations")

@@ -54,10 +54,12 @@ def test_where_history_is_a_prefix_one_sequence_marks_all_answers(tokenizer):
     assert learnt(tokenizer, sequence) == "파란색입니다.<|im_end|>바다도 파란색입니다.<|im_end|>"
 
 
-def test_without_a_mask_everything_is_learnt(tokenizer):
-    (first, _) = encode_row(tokenizer, {"messages": TURNS}, "f:1")
+def test_without_a_mask_everything_is_learnt_once(tokenizer):
+    (first, second) = encode_row(tokenizer, {"messages": TURNS}, "f:1")
     assert first.trained.all()
     assert learnt(tokenizer, first) == PROMPT + "파란색입니다.<|im_end|>"
+    again = PROMPT.replace("<|im_start|>user\n하늘은 무슨 색이야?", "바다는?")  # no turn is learnt twice
+    assert learnt(tokenizer, second) == again + "바다도 파란색입니다.<|im_end|>"
 
 
 def test_prompt_and_completion_is_a_dialogue_of_one_answer(tokenizer):
@@ -85,14 +87,14 @@ def test_an_answer_may_stand_in_the_question_too(tokenizer):
 def test_a_short_answer_is_not_found_in_the_markup(tokenizer, answer):
     turns = [TURNS[0], {"role": "assistant", "content": answer}]
     (sequence,) = encode_row(tokenizer, {"messages": turns}, mask_prompt=True)
-    assert learnt(tokenizer, sequence) == f"{answer.strip()}<|im_end|>"
+    assert learnt(tokenizer, sequence) == f"{answer}<|im_end|>"
 
 
 @pytest.mark.parametrize(
     ("turns", "message"),
     [
         ([TURNS[0], {"role": "assistant", "content": "<think>음</think>파랑"}], "think block"),
-        ([TURNS[0], {"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]}], "tool calls"),
+        ([TURNS[0], {"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]}], "tool_calls"),
     ],
 )
 def test_an_answer_that_the_template_would_change_is_refused_by_line(tokenizer, turns, message):

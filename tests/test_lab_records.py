@@ -1,7 +1,7 @@
 import pytest
 
 from lab.cli import LabError
-from lab.records import read_jsonl, to_jsonl, training_rows, write_jsonl
+from lab.records import read_jsonl, row_format, to_jsonl, training_rows, write_jsonl
 
 
 def test_rows_come_back_in_nfc(tmp_path):
@@ -19,6 +19,8 @@ def test_rows_come_back_in_nfc(tmp_path):
         (b'{"text": "a"}\n{"text": \n', ":2: not valid JSON"),
         (b'{"text": "a"}\n["b"]\n', ":2: expected a JSON object, found list"),
         ('{"text": "가"}\n'.encode("cp949"), ":1: not UTF-8"),
+        (b'{"text": "a"}\n{"text": "\\uD83D"}\n', ":2: half a character"),
+        (b"[" * 100_000 + b"\n", ":1: "),
     ],
 )
 def test_faults_are_named_by_file_and_line(tmp_path, content, message):
@@ -43,6 +45,13 @@ def test_faults_are_named_by_file_and_line(tmp_path, content, message):
             {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]},
             "turn 2 has no content",
         ),
+        ({"completion": "a"}, 'no "prompt"'),
+        ({"prompt": [], "completion": "a"}, '"prompt" is empty or not a string'),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "content that is not a string but list"),
+        ({"messages": [{"role": "user", "content": None}]}, "turn 1 has no content"),
+        ({"messages": [{"role": "user", "content": "a", "tool_calls": [{}]}]}, "turn 1 has tool_calls"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"function": {}}]}]}, "turn 1 has tool_calls"),
+        ({"prompt": "a", "completion": "b", "tools": [{"type": "function"}]}, '"tools" is not a list'),
     ],
 )
 def test_a_row_that_cannot_be_trained_is_named(write_rows, row, message):
@@ -72,3 +81,45 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
         write_jsonl(path, [{"text": "new"}])
     assert read_jsonl(path) == [(1, {"text": "old"})]
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"text": "a"},
+        {"prompt": "a", "completion": "b"},
+        {"messages": [{"role": "system", "content": ""}, {"role": "assistant", "content": "a"}]},
+        {"messages": [{"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}]},
+        {"messages": [{"role": "tool", "content": ""}, {"role": "assistant", "content": "a"}]},
+        {"text": "\U0001f642", "tools": None},
+    ],
+)
+def test_rows_that_can_be_trained(write_rows, row):
+    assert training_rows(write_rows("train.jsonl", [row])) == [(1, row)]
+
+
+def test_a_pair_of_surrogates_is_a_character(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "\\ud83d\\ude42"}\n')
+    assert read_jsonl(tmp_path / "a.jsonl") == [(1, {"text": "\U0001f642"})]
+
+
+def test_every_bad_row_is_named_up_to_ten(write_rows):
+    path = write_rows("train.jsonl", [{"text": "a"}, *[{"text": ""}] * 12])
+    with pytest.raises(LabError) as error:
+        training_rows(path)
+    said = str(error.value)
+    assert [f"{path}:{number}:" in said for number in (1, 2, 11, 12)] == [False, True, True, False]
+    assert said.endswith("and 2 more such rows")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        ({"prompt": "a", "completion": "b", "messages": []}, "completion"),
+        ({"prompt": "a", "messages": [], "text": "b"}, "messages"),
+        ({"prompt": "a", "text": "b"}, "text"),
+    ],
+)
+def test_a_row_with_several_keys_is_read_as_mlx_lm_reads_it(row, kind):
+    assert row_format(row) == kind

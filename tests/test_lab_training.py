@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from mlx_lm.models import glm4
 
 from lab import models, training
 from lab.batches import in_order
@@ -59,3 +60,15 @@ def test_an_evaluation_that_is_not_finite_is_divergence(model, batch):
             training.evaluate(model, [batch])
     finally:
         model.model.norm.weight = norm
+
+
+def test_a_glm4_has_its_loss_too(batch):
+    """Its settings have no word on tied embeddings: the head is there, always."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 48, "num_attention_heads": 4}
+    sizes |= {"num_key_value_heads": 2, "head_dim": 8, "vocab_size": 2048, "rms_norm_eps": 1e-5}
+    arguments = {"model_type": "glm4", "attention_bias": False, "partial_rotary_factor": 1.0, "rope_theta": 1e4}
+    model = glm4.Model(glm4.ModelArgs.from_dict({**sizes, **arguments, "rope_traditional": False}))
+    model.set_dtype(mx.float32)
+    wanted = model(mx.array(batch.inputs)).reshape(-1, 2048)[mx.array(batch.trained()[0])]
+    found = training.logits_at(model, mx.array(batch.inputs), mx.array(batch.trained()[0]))
+    assert mx.allclose(found, wanted, atol=1e-5).item()

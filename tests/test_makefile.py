@@ -65,11 +65,11 @@ def chain(profile, source, model):
     return [
         f"python3 convert_hyperclova.py --hf-path {source} --mlx-path {model} --q-bits 8 --q-group-size 64 --force",
         "python3 prepare_solverx_cpt_data.py --knowledge solverx_knowledge.jsonl --output-dir data_solverx_cpt",
-        f"{train}cpt.yaml --model {model} --train --data data_solverx_cpt --adapter-path {cpt}",
+        f"{train}cpt.yaml --model {model} --train --data data_solverx_cpt --adapter-path {cpt} --resume --overwrite",
         "python3 prepare_solverx_sft_data.py -c configs/data.yaml --knowledge solverx_knowledge.jsonl"
         " --output-dir data_solverx_sft",
         f"{train}sft.yaml --model {model} --train --data data_solverx_sft"
-        f" --resume-adapter-file {cpt}/adapters.safetensors --adapter-path {sft}",
+        f" --resume-adapter-file {cpt}/adapters.safetensors --adapter-path {sft} --resume --overwrite",
         f"python3 compare_hcx_stages.py --model {model} --knowledge solverx_knowledge.jsonl"
         f" --adapter-path base cpt={cpt} sft={sft} --output {report} --profile {profile} --no-table",
         f"python3 compare_hcx_stages.py --report {report}",
@@ -85,9 +85,7 @@ def test_a_fresh_clone_runs_exactly_the_chain(tree, profile, size):
 def test_help_is_the_default_and_lists_every_target_of_the_lab(tree):
     done = make(tree)
     listed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("  make ")]
-    wanted = (
-        "help setup data convert cpt sft verify report test test-reference lint doctor clean tiny-model no-replay"
-    )
+    wanted = "help setup data convert cpt sft verify report test crashtest test-reference lint doctor clean tiny-model no-replay"
     assert sorted(listed) == sorted(wanted.split())
 
 

@@ -57,7 +57,7 @@ def test_loss_falls_and_the_folder_is_complete(run, model_8bit, data, tmp_path):
 
 def test_the_best_adapter_is_kept_not_the_last(run, model_8bit, data, tmp_path):
     from lab import models, training
-    from lab.tuning import limited, load_split
+    from lab.tuning import limited, load
 
     steep = ("--iters", "40", "--learning-rate", "5e-3", "--patience", "0")
     code, _, error = train(run, model_8bit, data, tmp_path / "a", *steep)
@@ -69,7 +69,7 @@ def test_the_best_adapter_is_kept_not_the_last(run, model_8bit, data, tmp_path):
     from lab.settings import resolve
 
     settings, _ = resolve(vars(args))
-    batches = limited(load_split(settings, tokenizer, "valid"), settings, -1)
+    batches = limited(load(settings, tokenizer, data / "valid.jsonl"), settings, -1)
     assert training.evaluate(model, batches) == pytest.approx(summary["best_valid_loss"], abs=1e-5)
 
 
@@ -278,7 +278,7 @@ def test_a_refused_setting_leaves_the_earlier_run_alone(run, model_8bit, data, t
     before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("optimizer_config: {adam: {momentum: 1}}\n", encoding="utf-8")
-    code, _, error = train(run, model_8bit, data, tmp_path / "a", "-c", wrong)
+    code, _, error = train(run, model_8bit, data, tmp_path / "a", "--overwrite", "-c", wrong)
     assert (code, "optimizer_config of adam" in error) == (1, True)
     assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
 

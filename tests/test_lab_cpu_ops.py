@@ -1,0 +1,88 @@
+"""Each operation beside the stock one it stands for: the same values, the same gradients."""
+
+import mlx.nn as nn
+import numpy as np
+import pytest
+
+from lab import cpu_ops
+from lab.device import mx
+
+
+def close(found, wanted, tolerance=2e-6):
+    """Equal up to float32's rounding, measured against the largest number."""
+    for mine, theirs in zip(found, wanted, strict=True):
+        mine, theirs = np.array(mine, dtype=np.float64), np.array(theirs, dtype=np.float64)
+        assert np.abs(mine - theirs).max() <= tolerance * max(1.0, np.abs(theirs).max())
+
+
+def normal(*shape, seed=0):
+    return mx.random.normal(shape, key=mx.random.key(seed))
+
+
+def value_and_gradients(function, inputs, seed=9):
+    """The output of `function`, and its inputs' gradients for a random cotangent."""
+    outputs, gradients = mx.vjp(function, list(inputs), [normal(*function(*inputs).shape, seed=seed)])
+    return [*outputs, *gradients]
+
+
+def test_powers_of_two_over_the_whole_range():
+    x = np.concatenate([np.linspace(-126, 126, 20001), np.linspace(-1, 1, 20001)]).astype(np.float32)
+    found = np.array(cpu_ops.power_of_2(mx.array(x))).astype(np.float64)
+    assert np.abs(found / np.exp2(x.astype(np.float64)) - 1).max() < 3e-7
+
+
+def test_powers_of_two_far_below_are_zero():
+    assert np.array(cpu_ops.power_of_2(mx.array([-128.0, -1e9, -np.inf]))).tolist() == [0, 0, 0]
+
+
+def test_not_a_number_stays_one():
+    assert np.isnan(cpu_ops.power_of_2(mx.array([np.nan])).item())
+
+
+def test_swiglu():
+    gate, up = normal(50, 33) * 20, normal(50, 33, seed=1)
+    gate[0, :4] = mx.array([-500.0, 500.0, -88.0, 88.0])
+    stock = value_and_gradients(lambda gate, up: nn.silu(gate) * up, (gate, up))
+    close(value_and_gradients(cpu_ops.swiglu, (gate, up)), stock, 5e-6)
+
+
+def test_cross_entropy():
+    logits, targets = normal(40, 300) * 10, mx.random.randint(0, 300, (40,), key=mx.random.key(2))
+    stock = value_and_gradients(lambda logits: nn.losses.cross_entropy(logits, targets), (logits,))
+    close(value_and_gradients(lambda logits: cpu_ops.cross_entropy(logits, targets), (logits,)), stock, 5e-6)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 24, cpu_ops.QUERIES, cpu_ops.QUERIES + 1, 3 * cpu_ops.QUERIES - 7])
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_attention(tokens, repeats):
+    queries, keys, values = (normal(2, heads, tokens, 8, seed=heads) for heads in (2 * repeats, 2, 2))
+
+    def stock(queries, keys, values):
+        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=0.3, mask="causal")
+
+    def ours(queries, keys, values):
+        grouped = queries.reshape(2, 2, repeats, tokens, 8)
+        return cpu_ops.attention(grouped, keys, values, 0.3).reshape(queries.shape)
+
+    inputs = (queries * 3, keys, values)
+    close(value_and_gradients(ours, inputs), value_and_gradients(stock, inputs), 5e-6)
+
+
+@pytest.mark.parametrize("ranks", [(4,), (4, 4, 4), (2, 5)])
+def test_lora(ranks):
+    inputs, outs = normal(30, 16), [24, 8, 40][: len(ranks)]
+    weights = [normal(out, 16, seed=place) for place, out in enumerate(outs)]
+    factors = [normal(16, rank, seed=5 + rank) for rank in ranks]
+    factors += [normal(rank, out, seed=7 + out) for rank, out in zip(ranks, outs, strict=True)]
+
+    def stock(inputs, *factors):
+        a, b = factors[: len(ranks)], factors[len(ranks) :]
+        return mx.concatenate(
+            [inputs @ w.T + 20.0 * ((inputs @ a) @ b) for w, a, b in zip(weights, a, b, strict=True)], 1
+        )
+
+    def ours(inputs, *factors):
+        pairs = list(zip(factors[: len(ranks)], factors[len(ranks) :], strict=True))
+        return mx.concatenate(cpu_ops.lora(inputs, weights, pairs, 20.0), 1)
+
+    close(value_and_gradients(ours, (inputs, *factors)), value_and_gradients(stock, (inputs, *factors)), 5e-6)

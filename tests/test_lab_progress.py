@@ -1,0 +1,40 @@
+"""One live line on a terminal, plain lines elsewhere: checked on a real pseudo-terminal."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+SCRIPT = """
+from lab.progress import Live
+with Live(20) as live:
+    live.evaluated(0, "validation loss 3.0000 nats/token", 3.0)
+    live.trained(10, 1.5, 1e-4, 7012.3, 1.25e9)
+    live.evaluated(20, "validation loss 2.0000 nats/token  [best]", 2.0)
+"""
+
+
+def test_plain_lines_where_there_is_no_terminal():
+    run = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines() == [
+        "iteration 0: validation loss 3.0000 nats/token",
+        "iteration 10: train loss 1.5000, rate 1.00e-04, 7012 trained tokens/s, 1.25 GB",
+        "iteration 20: validation loss 2.0000 nats/token  [best]",
+    ]
+
+
+def test_one_live_line_on_a_terminal():
+    ours, theirs = pty.openpty()
+    size = {**os.environ, "COLUMNS": "120", "TERM": "xterm"}
+    run = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=theirs, env=size)
+    assert run.wait(30) == 0
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert re.search(
+        r"10/20  train 1\.5000  valid 3\.0000  rate 1\.00e-04  7012 trained tokens/s  1\.25 GB  0:0\d left", shown
+    )
+    assert "validation loss 2.0000 nats/token  [best]" in shown  # such lines stay
+    assert shown.count("\n") <= 4  # the live line is written over, not repeated
+    assert shown.rstrip().endswith("\x1b[2K")  # and gone in the end
