@@ -12,12 +12,13 @@ Exit codes: 0 done, 1 bad input, 2 bad usage, 3 the result failed its check, 75 
 """
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
 
-from lab import building, conversion_plan, conversion_report, hub
-from lab.cli import LabError, finish, write_atomically
+from lab import building, conversion_plan, conversion_report, hub, places
+from lab.cli import STOPPED, LabError, finish, write_atomically
 
 
 def parse_args(argv):
@@ -53,37 +54,45 @@ def parse_args(argv):
     args = parser.parse_args(argv)
     if args.verify and not args.mlx_path:
         parser.error("--verify needs --mlx-path, the folder to verify")
+    if args.output and (args.verify or args.dry_run):
+        parser.error("--output is for a conversion: the other two write nothing")
+    if args.hf_path and Path(args.hf_path).expanduser().is_dir():
+        args.hf_path = os.path.expanduser(args.hf_path)
     if not args.verify:
         args.hf_path = args.hf_path or str(hub.SOURCE_32B)
         kind = f"{args.q_bits}bit" if args.quantize else args.dtype or "unquantized"
-        args.mlx_path = args.mlx_path or Path("models") / f"{Path(args.hf_path).name}-Text-{kind}"
+        args.mlx_path = args.mlx_path or Path("models") / f"{Path(os.path.abspath(args.hf_path)).name}-Text-{kind}"
+    args.mlx_path = args.mlx_path.expanduser()
     return args
 
 
+def refuse_output(args):
+    """Raise LabError where --output is a folder, or would lie in the source or spoil the result."""
+    if args.output is None or args.output == args.mlx_path / places.SUMMARY:
+        return
+    path = places.resolved(args.output)
+    near = [places.resolved(folder) for folder in (args.hf_path, args.mlx_path)]
+    if path.is_dir() or any(folder in path.parents for folder in near):
+        raise LabError(f"--output {args.output}: a folder, or inside source or result; name another file")
+
+
 def dry_run(args):
-    """Print the plan; no weight is read and nothing is written."""
+    """Print the plan. No weight is read; of a hub id the small files are fetched and the shards' headers."""
+    places.refuse_place(args.mlx_path, args.hf_path)
     plan = conversion_plan.make_plan(hub.find_source(args.hf_path, args.revision, "headers"), args)
     conversion_report.print_plan(plan, args)
 
 
 def convert(args):
     """Build the model, or go on with what a stopped run has built of it."""
+    places.refuse_place(args.mlx_path, args.hf_path)
+    refuse_output(args)
     with building.going_on(args.mlx_path) as build:
-        building.refuse_target(args.mlx_path, args.hf_path, args.force)
-        source = hub.find_source(args.hf_path, args.revision, "later" if args.consume_source else "all")
+        places.refuse_existing(build.target, args.force)
+        source = hub.find_source(args.hf_path, args.revision, "later")
         consumed = conversion_plan.Consumed(build) if build.said("consumed") else None
         plan = conversion_plan.make_plan(source, args, consumed)
-        record = plan.record()
-        if consumed and record["fingerprint"] != build.plan["fingerprint"]:
-            what = f"was begun with other settings or another source; repeat those, or {consumed.remedy()}"
-            raise LabError(f"{build.folder}: the unfinished conversion there {what}")
-        unfinished = build.plan is not None
-        if build.begin(record):
-            print(
-                f"going on with {build.folder}: {len(build.said('shard'))} of {len(plan.shards)} shards are there"
-            )
-        elif unfinished:
-            print(f"{build.folder}: made of another source or with other settings, so it is started over")
+        begin(build, plan, consumed)
         if not build.complete:
             from lab import conversion_run, device  # here: both load MLX
 
@@ -91,23 +100,39 @@ def convert(args):
             conversion_run.run(plan, build, args)
         build.finish()
     if args.output:
-        write_atomically(args.output, (args.mlx_path / building.SUMMARY).read_bytes())
+        write_atomically(args.output, (args.mlx_path / places.SUMMARY).read_bytes())
     conversion_report.print_summary(args.mlx_path)
+
+
+def begin(build, plan, consumed):
+    """Go on with the unfinished conversion, or start over, and say which and why.
+
+    Raises LabError where starting over would throw away what was made of a consumed source.
+    """
+    record = plan.record()
+    changed = conversion_plan.differences(build.plan, record) if build.plan else []
+    if changed and consumed:
+        what = f"is unfinished, its source is consumed in part, and {'; '.join(changed)}"
+        raise LabError(f"{build.folder}: {what}; undo that and run the same command, or {consumed.remedy()}")
+    if build.begin(record):
+        print(f"going on with {build.folder}: {len(build.said('shard'))} of {len(plan.shards)} shards are there")
+    elif changed:
+        print(f"{build.folder}: started over, for {'; '.join(changed)}")
 
 
 def main(argv=None):
     args = parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        if args.verify:
-            conversion_report.verify(args.mlx_path, args.hf_path)
-        elif args.dry_run:
-            dry_run(args)
-        else:
+    if args.verify:
+        conversion_report.verify(args.mlx_path, args.hf_path)
+    elif args.dry_run:
+        dry_run(args)
+    else:
+        try:
             convert(args)
-    except KeyboardInterrupt:
-        print("error: stopped; the same command goes on from the last finished shard", file=sys.stderr)
-        return 75
+        except KeyboardInterrupt:
+            print("error: stopped; the same command goes on from the last finished shard", file=sys.stderr)
+            return STOPPED
     return 0
 
 

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from lab import building, hub
+from lab import building, hub, places
 from lab.cli import finish, hashes, write_atomically, write_summary
 
 
@@ -36,7 +36,8 @@ def parse_args(argv):
 
 def main(argv=None):
     args = parse_args(argv)
-    building.refuse_target(args.mlx_path, args.data, args.force)
+    places.refuse_place(args.mlx_path, args.data)
+    places.refuse_existing(places.resolved(args.mlx_path), args.force)
     from lab import pretraining
 
     started, inputs = time.monotonic(), hashes([args.data])

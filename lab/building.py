@@ -8,34 +8,12 @@ import json
 import os
 import shutil
 from contextlib import contextmanager
-from pathlib import Path
 
 from lab.cli import LabError, write_json
+from lab.places import JOURNAL, MARK, PLAN, SUMMARY, is_ours, is_result, partial_of, replaced_of, resolved
 
 SHARD_BYTES = 5 << 30  # as mlx-lm's MAX_FILE_SIZE_GB
 FREE_SHARE = 1.02  # of the bytes to write: configs, tokenizer and the file system's own need
-PLAN, JOURNAL, SUMMARY = "plan.json", "journal.jsonl", "summary.json"
-
-
-def refuse_target(target, source, force):
-    """Raise LabError where `target` must not be written: there and no `force`, no model, or near `source`."""
-    target, source = Path(target), Path(source).resolve()
-    here = target.resolve()
-    if here == source or here in source.parents or source in here.parents:
-        raise LabError(f"{target}: is, holds or lies in the source {source}; choose a folder apart from it")
-    if target.is_dir() and any(target.iterdir()):
-        if not any((target / name).exists() for name in (SUMMARY, "config.json")):
-            raise LabError(f"{target}: a folder with other things in it; choose another one")
-        if not force:
-            raise LabError(f"{target}: exists; --force overwrites it")
-    elif target.exists() and not target.is_dir():
-        raise LabError(f"{target}: a file; choose a folder")
-
-
-def partial_of(target):
-    """Where the folder `target` is built."""
-    target = Path(target).resolve()
-    return target.with_name(f"{target.name}.partial")
 
 
 @contextmanager
@@ -44,18 +22,21 @@ def building(target, nbytes):
 
     A finished `target` stays until then. Raises LabError where the disk has no room, or another run builds there.
     """
+    target = resolved(target)
     with _locked(target) as partial:
         _clear(partial)
         refuse_full_disk(target, nbytes)
         yield partial
-        _move(partial, Path(target).resolve())
+        _move(partial, target)
+        _clear_up(target)
 
 
 @contextmanager
 def going_on(target):
     """The Build of the folder `target`, with what an unfinished run left. Raises LabError as `building` does."""
+    target = resolved(target)
     with _locked(target) as partial:
-        yield Build(partial, Path(target).resolve())
+        yield Build(partial, target)
 
 
 class Build:
@@ -100,10 +81,10 @@ class Build:
         return (self.folder / SUMMARY).is_file()
 
     def finish(self):
-        """Move the folder to its place, then take plan and journal away: until then they tell what is there."""
+        """Move the folder to its place, whole and with its summary, then take plan and journal away."""
         sync_folder(self.folder)
         _move(self.folder, self.target)
-        _clear_up(self.target)
+        _clear_up(self.target)  # plan and journal tell what is there until it is in its place
 
 
 def _read_plan(path):
@@ -145,7 +126,7 @@ def sync_folder(folder):
 
 def refuse_full_disk(target, nbytes):
     """Raise LabError where the disk of `target` has no room for `nbytes` more."""
-    parent = next(path for path in Path(target).resolve().parents if path.is_dir())
+    parent = next(path for path in target.parents if path.is_dir())
     needed, free = nbytes * FREE_SHARE, shutil.disk_usage(parent).free
     if needed > free:
         sizes = f"needs {needed / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free"
@@ -155,55 +136,68 @@ def refuse_full_disk(target, nbytes):
 @contextmanager
 def _locked(target):
     """The folder that `target` is built in, made if need be, with a lock on it that ends with this process."""
-    partial, target = partial_of(target), Path(target).resolve()
-    created, handle = not partial.exists(), None
+    partial, handle = partial_of(target), None
+    made = [path for path in (partial, *partial.parents) if not path.exists()]
     try:
         partial.mkdir(parents=True, exist_ok=True)
         handle = os.open(partial, os.O_RDONLY)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(handle), os.stat(partial)):
+            raise BlockingIOError  # the other run has moved it away just now
         _repair(target)
-    except BlockingIOError as error:
-        os.close(handle)
+        if is_ours(partial):
+            (partial / MARK).touch()
+    except (BlockingIOError, FileNotFoundError) as error:
         raise LabError(f"{partial}: another run is at work there; wait for it") from error
     except OSError as error:
         raise LabError(f"{target}: cannot write ({error.strerror}); choose another folder") from error
     try:
         yield partial
     except LabError:
-        if created and partial.is_dir() and not any(partial.iterdir()):
-            partial.rmdir()  # nothing was done yet
+        _forget(partial, made)
         raise
     finally:
         os.close(handle)
 
 
+def _forget(partial, made):
+    """Remove the folders that were made for a run that came to nothing."""
+    if made and partial.is_dir() and [path.name for path in partial.iterdir()] == [MARK]:
+        (partial / MARK).unlink()
+        for path in made:
+            path.rmdir()
+
+
 def _repair(target):
     """Put right what a run left that was killed in the moves of _move and Build.finish."""
-    replaced = target.with_name(f"{target.name}.replaced.partial")
-    if replaced.exists():
+    replaced = replaced_of(target)
+    if is_result(replaced):
         if target.exists():
             shutil.rmtree(replaced)
         else:
             replaced.rename(target)
-    if (target / PLAN).is_file() and (target / SUMMARY).is_file():
+    if is_result(target):
         _clear_up(target)
 
 
 def _clear_up(target):
-    for name in (JOURNAL, PLAN):
+    for name in (MARK, JOURNAL, PLAN):
         (target / name).unlink(missing_ok=True)
     sync_folder(target)
 
 
 def _clear(folder):
-    """Empty `folder`: its summary first, so that no half of it looks complete."""
+    """Empty `folder` but for its mark: its summary first, so that no half of it looks complete."""
     (folder / SUMMARY).unlink(missing_ok=True)
     for entry in folder.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != MARK:
+            entry.unlink()
 
 
 def _move(partial, target):
-    replaced = target.with_name(f"{target.name}.replaced.partial")
+    replaced = replaced_of(target)
     if target.exists():
         target.rename(replaced)
     partial.rename(target)

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-from lab import building, checkpoints, hyperclovax
+from lab import building, carried_files, checkpoints, hyperclovax
 from lab.checkpoints import Tensor
 from lab.cli import LabError, versions
 
@@ -92,16 +92,31 @@ class Plan:
         return max(START_BYTES + lanes * CHUNKS_A_LANE * largest + held, CHECK_BYTES + layer + parts[""])
 
     def record(self):
-        """The plan as JSON, for the folder in the making: what a later run needs to go on."""
+        """The plan as JSON, for the folder in the making: what a later run needs to go on, and to see what differs."""
         table = [[*_facts(tensor), tensor.shard.name, tensor.offset] for tensor in self.tensors.values()]
-        return {"fingerprint": self.fingerprint(), "identities": self.identities, "tensors": table}
-
-    def fingerprint(self):
-        """A SHA-256 over all that decides the bytes written: a conversion that differs in it cannot be gone on with."""
         steps = [[_facts(tensor) for tensor in step.outputs] + _origin(step.recipe) for step in self.steps]
-        installed = {**versions(), "machine": platform.machine(), "system": platform.system()}
-        content = [self.config, list(self.shards), steps, self.identities, installed]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        content = {
+            "config": self.config,
+            "identities": self.identities,
+            "steps": hashlib.sha256(json.dumps([list(self.shards), steps]).encode()).hexdigest(),
+            "made_with": {**versions(), "machine": platform.machine(), "system": platform.system()},
+        }
+        raw = json.dumps(content, sort_keys=True).encode()
+        return {**content, "fingerprint": hashlib.sha256(raw).hexdigest(), "tensors": table}
+
+
+def differences(old, new):
+    """In words, what tells two records of plans apart."""
+    if old["fingerprint"] == new["fingerprint"]:
+        return []
+    found = [f"{key} {value}, not {new['config'].get(key)}" for key, value in _changed(old, new, "config")]
+    found += [f"{shard} has changed" for shard, _ in _changed(old, new, "identities")]
+    found += [f"{name} is another version than {version}" for name, version in _changed(old, new, "made_with")]
+    return found or ["the tensors or their numbers are others"]
+
+
+def _changed(old, new, part):
+    return [(key, value) for key, value in old.get(part, {}).items() if new[part].get(key) != value]
 
 
 class Consumed:
@@ -134,12 +149,15 @@ def make_plan(source, args, consumed=None):
 
     `consumed` is a Consumed: what an unfinished run knew of the shards that it has deleted.
     """
+    before = {
+        path.name: stat_of(path) for path in source.folder.glob("*.safetensors")
+    }  # the header is read after it
     tensors = consumed.tensors(source) if consumed else source.tensors()
     path = source.folder / "config.json"
     model = hyperclovax.text_model(hyperclovax.read_config(path), tensors, path)
     carried = checkpoints.carried_files(source.folder)
-    if not any(file.name in ("tokenizer.json", "tokenizer.model", "vocab.json") for file in carried):
-        raise LabError(f"{source.folder}: no tokenizer.json in it; {checkpoints.AGAIN}")
+    carried_files.check(carried, source.folder)
+    carried_files.check_ids(model.config, path)
     stored = {code: name for name, code in DTYPES.items()}[model.recipes[0].pieces[0].tensor.dtype]
     config = {**model.config, "torch_dtype": args.dtype or stored}
     if args.quantize:
@@ -148,7 +166,8 @@ def make_plan(source, args, consumed=None):
     steps = [Step(recipe, tuple(made_of(recipe, args))) for recipe in model.recipes]
     shards = {piece.tensor.shard for recipe in model.recipes for piece in recipe.pieces}
     known = consumed.identities if consumed else {}
-    found = {path.name: known.get(path.name) or identity(source, path) for path in sorted(shards)}
+    given = {**before, **source.digests, **known}
+    found = {path.name: given[path.name] for path in sorted(shards)}
     return Plan(source, tensors, model, config, in_shards(steps), found)
 
 
@@ -196,10 +215,10 @@ def sources_of(steps):
     return list(dict.fromkeys(piece.tensor.shard.name for step in steps for piece in step.recipe.pieces))
 
 
-def identity(source, path):
-    """What tells the content of a source shard: the hub's SHA-256, or its size in bytes and time of change."""
-    stat = None if path.name in source.digests else os.stat(path)
-    return source.digests[path.name] if stat is None else [stat.st_size, stat.st_mtime_ns]
+def stat_of(path):
+    """[size in bytes, time of change in ns] of a file: what changes with its content."""
+    stat = os.stat(path)
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def cores():

@@ -4,9 +4,10 @@ import os
 import shutil
 from pathlib import Path
 
-from lab import building
+from lab import building, places
 from lab.cli import CheckFailed, LabError, read_json, sha256
 from lab.conversion_plan import cores
+from lab.progress import progress
 
 
 def print_plan(plan, args):
@@ -21,10 +22,14 @@ def print_plan(plan, args):
     )
     print(f"  mlx-lm's {plan.config['model_type']}, {plan.parameters:,} parameters")
     memory, free = physical_memory(), free_disk(args.mlx_path)
+    missing = [name for name in plan.identities if not (plan.source.folder / name).is_file()]
+    download = sum(plan.source.sizes.get(name, 0) for name in missing)
     print(f"memory: {verdict(plan.peak_memory(cores()), memory)} to convert")
     print(f"  {verdict(plan.output_bytes, memory)} for the weights to run it on Metal or CUDA, as they are")
     print(f"  {verdict(plan.parameters * 4, memory)} to run it on a CPU, in float32")
     print(f"disk:   {verdict(plan.output_bytes * building.FREE_SHARE, free, 'free')}")
+    if download:
+        print(f"  and {gigabytes(download)} to download, one shard at a time with --consume-source")
 
 
 def print_source(family, tensors, left, hf_path):
@@ -35,7 +40,7 @@ def print_source(family, tensors, left, hf_path):
 
 def print_summary(folder):
     """Print what a conversion's summary.json says, for people."""
-    results = read_json(Path(folder) / building.SUMMARY, "convert again")
+    results = read_json(Path(folder) / places.SUMMARY, "convert again")
     print_source(results["family"], results["tensors"], results["dropped_parts"], results["flags"]["hf_path"])
     for line in results["folded"]:
         print(f"  folded: {line}")
@@ -51,33 +56,44 @@ def verify(folder, hf_path=None):
 
     Raises CheckFailed that lists every file that is missing, changed or not named there.
     """
-    summary = read_json(Path(folder) / building.SUMMARY, "name a folder that convert_hyperclova.py wrote")
-    if not isinstance(summary.get("files"), dict) or not isinstance(summary.get("source"), dict):
-        raise LabError(f"{folder}/{building.SUMMARY}: holds no hashes of files; convert the model again")
-    wanted = {name: facts["sha256"] for name, facts in summary["files"].items()}
-    faults = compare(Path(folder), wanted)
-    present = {path.name for path in Path(folder).iterdir()}
-    faults += [
-        f"{folder}/{name}: not in {building.SUMMARY}" for name in sorted(present - {*wanted, building.SUMMARY})
-    ]
+    summary = read_json(Path(folder) / places.SUMMARY, "name a folder that convert_hyperclova.py wrote")
+    wanted, shards, source = recorded(summary, folder)
+    if hf_path is not None and not Path(hf_path).is_dir():
+        raise LabError(f"--hf-path {hf_path}: no such folder; name the source's folder, or leave it out")
+    source = Path(hf_path or source)
+    faults = compare(Path(folder), wanted, "result")
+    present = {path.name for path in Path(folder).iterdir()} - {places.PLAN, places.JOURNAL, places.MARK}
+    faults += [f"{folder}/{name}: not in {places.SUMMARY}" for name in sorted(present - {*wanted, places.SUMMARY})]
     print(f"{folder}: {len(wanted)} files hashed")
-    source = Path(hf_path or summary["flags"]["hf_path"]).expanduser()
-    shards = {**summary["source"]["shards"], "config.json": summary["source"]["config"]}
     there = {name: digest for name, digest in shards.items() if (source / name).is_file()}
-    faults += compare(source, there)
-    print(f"{source}: {len(there)} of {len(shards)} source files hashed, the others are not there")
+    faults += compare(source, there, "source")
+    absent = f", {len(shards) - len(there)} not there" if len(there) < len(shards) else ""
+    print(f"{source}: {len(there)} of {len(shards)} source files hashed{absent}")
     if faults:
         raise CheckFailed(f"{'; '.join(faults)}; convert again what changed")
-    print("all as written")
+    print("all that is there is as written" if absent else "all as written")
 
 
-def compare(folder, digests):
+def recorded(summary, folder):
+    """({file: SHA-256} of the result, the same of the source, the source's folder) of a summary. Raises LabError."""
+    try:
+        source = summary["source"]
+        wanted = {name: facts["sha256"] for name, facts in summary["files"].items()}
+        shards = {**source["shards"], "config.json": source["config"]}
+        if all(Path(name).name == name for name in (*wanted, *shards)):
+            return wanted, shards, str(source["folder"])
+    except (KeyError, TypeError, AttributeError):
+        pass
+    raise LabError(f"{folder}/{places.SUMMARY}: holds no hashes of files; convert the model again")
+
+
+def compare(folder, digests, title):
     """The faults of files that should have the SHA-256 given, {name: digest}."""
     faults = []
-    for name, digest in digests.items():
+    for name in progress(sorted(digests), f"hashing the {title}"):
         if not (folder / name).is_file():
             faults.append(f"{folder / name}: missing")
-        elif sha256(folder / name) != digest:
+        elif sha256(folder / name) != digests[name]:
             faults.append(f"{folder / name}: changed")
     return faults
 

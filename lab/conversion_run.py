@@ -1,32 +1,39 @@
 """A conversion from its plan to the finished folder: shards, then what travels with them, then checks, summary last."""
 
+import os
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from lab import building, checkpoints, model_card
+from lab import building, checkpoints, model_card, places
 from lab.cli import LabError, sha256, write_atomically, write_json, write_summary
 from lab.conversion import Engine
 from lab.conversion_check import PROMPT, check_answer, check_shard
-from lab.conversion_plan import bytes_of, identity, sources_of
+from lab.conversion_plan import bytes_of, sources_of, stat_of
 from lab.progress import bytes_progress
 
 
 def run(plan, build, args):
     """Write all that is still missing of the converted model into `build`, its summary last."""
     drop_damaged(plan, build)
-    for shard in build.said("consumed"):
-        plan.source.release(shard)  # a crash may have come between the journal and the deletion
+    if args.consume_source:
+        for shard in build.said("consumed"):
+            plan.source.release(shard)  # a crash may have come between the journal and the deletion
     todo = {name: steps for name, steps in plan.shards.items() if name not in build.said("shard")}
-    building.refuse_full_disk(build.target, sum(map(bytes_of, todo.values())))
+    building.refuse_full_disk(build.target, sum(map(bytes_of, todo.values())) + to_download(plan, build, args))
+    if not args.consume_source:
+        plan.source.fetch_all([name for name in plan.identities if name not in build.said("consumed")])
     started = time.monotonic()
     with SourceHashes(plan, build) as hashes:
         write_shards(plan, todo, build, hashes, args)
-        hashes.wait(plan.identities)
+        hashes.wait([shard for shard in plan.identities if shard not in build.said("consumed")])
     tell_speed(todo, time.monotonic() - started)
     write_json(build.folder / checkpoints.INDEX, plan.index())
     write_json(build.folder / "config.json", plan.config)
-    for path in checkpoints.carried_files(plan.source.folder):
+    carried = checkpoints.carried_files(plan.source.folder)
+    for name in set(checkpoints.CARRIED) - {path.name for path in carried}:
+        (build.folder / name).unlink(missing_ok=True)  # of an earlier try, and since gone from the source
+    for path in carried:
         write_atomically(build.folder / path.name, path.read_bytes())
     write_atomically(build.folder / "README.md", model_card.text(plan, args))
     results = results_of(plan, build)
@@ -34,7 +41,16 @@ def run(plan, build, args):
     results["files"] = hash_files(build)
     shards = {f"{args.hf_path}/{name}": digest for name, digest in results["source"]["shards"].items()}
     inputs = {f"{args.hf_path}/config.json": results["source"]["config"], **shards}
-    write_summary(build.folder / building.SUMMARY, args, inputs, results)
+    write_summary(build.folder / places.SUMMARY, args, inputs, results)
+
+
+def to_download(plan, build, args):
+    """The bytes of a hub's shards that will come onto the disk of the result."""
+    source = plan.source
+    if args.consume_source or os.stat(source.folder).st_dev != os.stat(build.folder).st_dev:
+        return 0
+    missing = [name for name in plan.identities if not (source.folder / name).is_file()]
+    return sum(source.sizes.get(name, 0) for name in missing)
 
 
 def tell_speed(shards, seconds):
@@ -93,6 +109,7 @@ def write_shards(plan, todo, build, hashes, args):
 def consume(shards, source, build, hashes):
     """Delete source shards of which all is converted, recorded and hashed. The journal knows it first."""
     hashes.wait(shards)
+    building.sync_folder(build.folder)  # the shards made of them are durable by name, too
     for shard in shards:
         build.say("consumed", shard, {})
         source.release(shard)
@@ -114,24 +131,28 @@ class SourceHashes:
     def begin(self, shard):
         """Begin with a shard, if it is not done."""
         if shard not in self.build.said("source") and shard not in self.running:
-            self.running[shard] = self.pool.submit(sha256, self.plan.source.folder / shard)
+            path = self.plan.source.folder / shard
+            self.running[shard] = stat_of(path), self.pool.submit(sha256, path)
 
     def wait(self, shards):
-        """Wait until `shards` are hashed and recorded.
+        """Wait until `shards` are hashed and recorded, as they are on the disk now.
 
-        Raises LabError where one is not what the hub promises, or has changed since the plan was made.
+        Raises LabError where one is not what the hub promises, or has changed since it was first read.
         """
         for shard in shards:
+            path, known = self.plan.source.folder / shard, self.build.said("source").get(shard)
+            if known and (known["stat"] == stat_of(path)):
+                continue
+            self.build.said("source").pop(shard, None)
             self.begin(shard)
-            if shard in self.running:
-                path, digest = self.plan.source.folder / shard, self.running.pop(shard).result()
-                if digest != self.plan.source.digests.get(shard, digest):
-                    self.plan.source.refuse(shard, digest)
-                if identity(self.plan.source, path) != self.plan.identities[shard]:
-                    raise LabError(
-                        f"{path}: changed while it was converted; leave it alone and run the same command"
-                    )
-                self.build.say("source", shard, {"sha256": digest})
+            stat, hashed = self.running.pop(shard)
+            digest = hashed.result()
+            if digest != self.plan.source.digests.get(shard, digest):
+                self.plan.source.refuse(shard, digest)
+            same = stat == self.plan.identities[shard] or shard in self.plan.source.digests
+            if stat != stat_of(path) or not same or digest != (known or {}).get("sha256", digest):
+                raise LabError(f"{path}: changed while it was converted; leave it alone and run the same command")
+            self.build.say("source", shard, {"sha256": digest, "stat": stat})
 
 
 def results_of(plan, build):
@@ -153,6 +174,7 @@ def results_of(plan, build):
             "repository": source.repository,
             "revision": source.revision,
             "licence": source.licence,
+            "folder": str(source.folder),
             "config": sha256(source.folder / "config.json"),
             "shards": {name: build.said("source")[name]["sha256"] for name in plan.identities},
             "fingerprint": build.plan["fingerprint"],
@@ -164,7 +186,7 @@ def hash_files(build):
     """{file: its SHA-256 and bytes} of the folder in the making, its plan and journal left out."""
     found = {}
     for path in sorted(build.folder.iterdir()):
-        if path.name not in (building.PLAN, building.JOURNAL, building.SUMMARY):
+        if path.name not in (places.PLAN, places.JOURNAL, places.SUMMARY, places.MARK):
             digest = build.said("shard").get(path.name, {}).get("sha256") or sha256(path)
             found[path.name] = {"sha256": digest, "bytes": path.stat().st_size}
     return found

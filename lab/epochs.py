@@ -13,7 +13,9 @@ def updates_per_epoch(batches, accumulated):
 
 def updates_of(epochs, batches, accumulated):
     """Updates that `epochs` take, at least one; a begun update counts whole."""
-    return max(1, math.ceil(epochs * updates_per_epoch(batches, accumulated) - 1e-9))  # 0.1 x 30 is a little above 3
+    return max(
+        1, math.ceil(epochs * updates_per_epoch(batches, accumulated) - 1e-9)
+    )  # 0.1 x 30 is a little above 3
 
 
 def steps_of(update, batches, accumulated):

@@ -54,6 +54,13 @@ class Source:
             raise LabError(f"{self.folder / shard}: no such file; {checkpoints.AGAIN}")
         return self.folder / shard
 
+    def fetch_all(self, shards):
+        """Make sure that all `shards` lie in `folder`, several at a time. Raises LabError as `fetch` does."""
+        if self.repository is not None:
+            from lab import downloads
+
+            downloads.fetch_all(self, shards)
+
     def refuse(self, shard, found):
         """Raise LabError: `shard` has the SHA-256 `found`, not the promised one. What the cache holds is removed."""
         from lab import downloads
@@ -88,14 +95,6 @@ def find_source(hf_path, revision=None, weights="all"):
     from lab import repositories
 
     return repositories.find(hf_path, revision, weights)
-
-
-def find_checkpoint(hf_path):
-    """The local folder of a checkpoint given as a folder or as a hub id, which is downloaded.
-
-    Raises LabError where there is neither.
-    """
-    return find_source(hf_path).folder
 
 
 def check_model(path):

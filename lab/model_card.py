@@ -1,6 +1,7 @@
 """The README.md that a converted model carries: where it comes from, what was done to it, how to run it."""
 
 import json
+import shlex
 
 
 def text(plan, args):
@@ -36,6 +37,6 @@ def text(plan, args):
         "",
     ]
     lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items()), ""]
-    lines += ["```", f'mlx_lm.generate --model {name} --prompt "안녕하세요"', "```", ""]
+    lines += ["```", f'mlx_lm.generate --model {shlex.quote(name)} --prompt "안녕하세요"', "```", ""]
     lines += ["`summary.json` holds the SHA-256 of every file here and of the source.", ""]
     return "\n".join(lines)

@@ -45,7 +45,7 @@ def _plain_lines(title, total, in_words):
     def told(amount):
         nonlocal said, done
         done, now = done + amount, time.monotonic()
-        if now - said >= PLAIN_SECONDS:
+        if done > 0 and now - said >= PLAIN_SECONDS:
             left = (now - started) / done * (total - done)
             print(f"{title}: {in_words(done)}, about {left:.0f} s left", file=sys.stderr, flush=True)
             said = now

@@ -93,3 +93,21 @@ def make_checkpoint(tmp_path, tokenizer_files):
         return write_checkpoint(tmp_path / "source", layout, tensors, **changes)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def by_mlx_lm(tmp_path_factory, tokenizer_files):
+    """What mlx_lm.convert makes of the same text model, {(bits, group size): folder}."""
+    import mlx_lm
+
+    from tests.small_checkpoints import TEXT, save, text_tensors
+
+    folder = tmp_path_factory.mktemp("mlx-lm")
+    shutil.copytree(tokenizer_files, folder / "llama")
+    save(folder / "llama", text_tensors(), {**TEXT, "model_type": "llama"})
+    made = {}
+    for bits, group in ((8, 64), (4, 32)):
+        made[bits, group] = folder / f"{bits}-{group}"
+        settings = {"quantize": True, "q_bits": bits, "q_group_size": group}
+        mlx_lm.convert(str(folder / "llama"), str(made[bits, group]), **settings)
+    return made

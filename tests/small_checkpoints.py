@@ -6,6 +6,9 @@ from lab.device import mx  # isort: skip  (first: it puts the fast BLAS in front
 from mlx.utils import tree_flatten
 from mlx_lm.models import llama
 
+import convert_hyperclova
+from lab.cli import finish
+
 TEXT = {  # inputs of o_proj and down_proj are 96: no multiple of 64, so those two stay as they are
     "model_type": "hyperclovax",
     "hidden_size": 64,
@@ -95,3 +98,46 @@ def write_checkpoint(folder, layout="hub", tensors=None, **changes):
         comments = ""
     save(folder, {**named, **dict.fromkeys(vision, small)}, config, comments)
     return folder
+
+
+def convert(source, *flags):
+    """(exit code, target folder) of the command."""
+    target = source.parent / "target"
+    return finish(convert_hyperclova.main, ["--hf-path", str(source), "--mlx-path", str(target), *flags]), target
+
+
+def refused(capsys, source, *flags):
+    """The one error line of a command that must leave nothing behind."""
+    code, target = convert(source, *flags)
+    error = capsys.readouterr().err
+    assert code == 1 and error.startswith("error: ") and error.count("\n") == 1
+    assert not target.exists()
+    return error
+
+
+def load_all(folder):
+    """{name: array} of all safetensors files in a folder."""
+    return {
+        name: value for file in sorted(folder.glob("*.safetensors")) for name, value in mx.load(str(file)).items()
+    }
+
+
+def same(left, right):
+    """Whether two {name: array} are equal to the bit."""
+    return left.keys() == right.keys() and all(
+        left[name].dtype == right[name].dtype
+        and mx.array_equal(left[name].view(mx.uint8), right[name].view(mx.uint8))
+        for name in left
+    )
+
+
+def edit_json(path, **changes):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**content, **changes}), encoding="utf-8")
+
+
+def flip(path, place):
+    """Change one byte of a file."""
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import convert_hyperclova
-from lab import building, conversion, conversion_plan
+from lab import building, conversion, conversion_plan, places
 from lab.cli import finish
 from tests.crashes import crashing
 from tests.small_checkpoints import write_checkpoint
@@ -81,7 +81,7 @@ def test_a_crash_at_every_step_ends_with_the_same_bytes(
             break
         if flags == ("--force",) and target.exists():
             assert wanted.items() <= contents(target).items()  # the old result, or the new one, whole
-        partial = building.partial_of(target)
+        partial = places.partial_of(target)
         begun = len(list(partial.glob("model-*.safetensors"))) if partial.is_dir() else 0
         capsys.readouterr()
         done, code = target.exists(), convert(source, target, *flags)

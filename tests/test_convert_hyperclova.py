@@ -21,67 +21,24 @@ from lab import (
     conversion,
     conversion_check,
     conversion_plan,
-    conversion_run,
     hub,
     models,
     pretraining,
 )
-from lab.cli import CheckFailed, LabError, finish, sha256
-from tests.hub_server import Hub
-from tests.small_checkpoints import PERI_LN, TEXT, peri_ln_tensors, save, text_tensors
+from lab.cli import CheckFailed, finish, sha256
+from tests.small_checkpoints import (
+    PERI_LN,
+    convert,
+    flip,
+    load_all,
+    peri_ln_tensors,
+    refused,
+    same,
+    text_tensors,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARD_FILES = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
-
-
-def convert(source, *flags):
-    """(exit code, target folder) of the command."""
-    target = source.parent / "target"
-    return finish(convert_hyperclova.main, ["--hf-path", str(source), "--mlx-path", str(target), *flags]), target
-
-
-def refused(capsys, source, *flags):
-    """The one error line of a command that must leave nothing behind."""
-    code, target = convert(source, *flags)
-    error = capsys.readouterr().err
-    assert code == 1 and error.startswith("error: ") and error.count("\n") == 1
-    assert not target.exists()
-    return error
-
-
-def load_all(folder):
-    """{name: array} of all safetensors files in a folder."""
-    return {
-        name: value for file in sorted(folder.glob("*.safetensors")) for name, value in mx.load(str(file)).items()
-    }
-
-
-def same(left, right):
-    """Whether two {name: array} are equal to the bit."""
-    return left.keys() == right.keys() and all(
-        left[name].dtype == right[name].dtype
-        and mx.array_equal(left[name].view(mx.uint8), right[name].view(mx.uint8))
-        for name in left
-    )
-
-
-def edit_json(path, **changes):
-    content = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**content, **changes}), encoding="utf-8")
-
-
-@pytest.fixture(scope="session")
-def by_mlx_lm(tmp_path_factory, tokenizer_files):
-    """What mlx_lm.convert makes of the same text model, {(bits, group size): folder}."""
-    folder = tmp_path_factory.mktemp("mlx-lm")
-    shutil.copytree(tokenizer_files, folder / "llama")
-    save(folder / "llama", text_tensors(), {**TEXT, "model_type": "llama"})
-    made = {}
-    for bits, group in ((8, 64), (4, 32)):
-        made[bits, group] = folder / f"{bits}-{group}"
-        settings = {"quantize": True, "q_bits": bits, "q_group_size": group}
-        mlx_lm.convert(str(folder / "llama"), str(made[bits, group]), **settings)
-    return made
 
 
 @pytest.mark.parametrize("layout", ["hub", "transformers", "text-only"])
@@ -330,13 +287,61 @@ def test_a_failed_force_leaves_the_old_result(make_checkpoint):
     assert same(load_all(target), before) and (target / "summary.json").exists()
 
 
-def test_what_lies_in_the_partial_folder_without_a_journal_is_not_taken(make_checkpoint):
+def test_what_a_hand_has_put_into_the_partial_folder_stays(make_checkpoint, capsys):
     source = make_checkpoint()
     partial = source.parent / "target.partial"
     partial.mkdir()
-    (partial / "model-00001-of-00009.safetensors").write_bytes(b"half")
+    (partial / "model-00001-of-00009.safetensors").write_bytes(b"mine")
+    assert "not from this command, and in its way" in refused(capsys, source)
+    assert (partial / "model-00001-of-00009.safetensors").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("generation_config.json", "{bad", "generation_config.json:1: not valid JSON"),
+        ("generation_config.json", "[]", "generation_config.json:1: not a JSON object"),
+        ("generation_config.json", '{"eos_token_id": {"a": [1]}}', "eos_token_id is {'a': [1]}, not a token id"),
+        ("tokenizer_config.json", "[]", "tokenizer_config.json:1: not a JSON object"),
+        (
+            "tokenizer_config.json",
+            '{"auto_map": {"AutoTokenizer": ["x.Y", null]}}',
+            "in Python code that comes with",
+        ),
+    ],
+)
+def test_what_travels_along_is_checked_before_any_work(make_checkpoint, capsys, file, content, message):
+    source = make_checkpoint()
+    (source / file).write_text(content, encoding="utf-8")
+    assert message in refused(capsys, source) and not (source.parent / "target.partial").exists()
+
+
+def test_special_tokens_that_are_none(make_checkpoint, capsys):
+    assert "bos_token_id is 'x', not a token id" in refused(capsys, make_checkpoint(bos_token_id="x"))
+
+
+def test_a_tokenizer_larger_than_the_model_fails_the_check(make_checkpoint, capsys):
+    source = make_checkpoint()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(ROOT / "models" / "HyperCLOVAX-SEED-Think-Tiny" / name, source / name)
     code, target = convert(source)
-    assert code == 0 and not partial.exists() and not list(target.glob("*-of-*"))
+    assert code == 3 and "the model has 320 tokens" in capsys.readouterr().err and not target.exists()
+
+
+def test_output_never_spoils_source_or_result(make_checkpoint, capsys):
+    source = make_checkpoint()
+    for place in (source / "config.json", source.parent / "target" / "config.json", source.parent):
+        assert "name another file" in refused(capsys, source, "--output", str(place))
+    with pytest.raises(SystemExit):
+        convert(source, "--dry-run", "--output", "x.json")
+
+
+def test_a_folder_with_other_things_is_not_replaced(make_checkpoint, capsys):
+    source = make_checkpoint()
+    _, target = convert(source)
+    (target / "thesis.tex").write_text("x")
+    assert convert(source, "--force")[0] == 1 and "holds thesis.tex" in capsys.readouterr().err
+    assert (target / "thesis.tex").exists()
 
 
 def test_the_disk_is_checked_before(make_checkpoint, capsys):
@@ -428,6 +433,8 @@ def test_verify(make_checkpoint, capsys):
     assert finish(convert_hyperclova.main, verify) == 0
     out = capsys.readouterr().out
     assert "3 of 3 source files hashed" in out and out.endswith("all as written\n")
+    assert finish(convert_hyperclova.main, [*verify, "--hf-path", "nosuch"]) == 1
+    assert "--hf-path nosuch: no such folder" in capsys.readouterr().err
     flip(target / "model.safetensors", -1)
     flip(source / "model-00001-of-00002.safetensors", -1)
     (target / "tokenizer_config.json").unlink()
@@ -449,136 +456,11 @@ def test_verify_needs_a_folder_that_was_converted(tmp_path, capsys):
         convert_hyperclova.main(["--verify"])
     assert caught.value.code == 2
     assert finish(convert_hyperclova.main, ["--verify", "--mlx-path", str(tmp_path)]) == 1
-    (tmp_path / "summary.json").write_text("{}", encoding="utf-8")
-    assert finish(convert_hyperclova.main, ["--verify", "--mlx-path", str(tmp_path)]) == 1
-    assert "holds no hashes" in capsys.readouterr().err
-
-
-def flip(path, place):
-    """Change one byte of a file."""
-    data = bytearray(path.read_bytes())
-    data[place] ^= 1
-    path.write_bytes(data)
-
-
-def unfinished(source, monkeypatch, *flags):
-    """Stop a conversion after its first shard, as Ctrl-C does; returns the folder in the making."""
-    monkeypatch.setattr(building, "SHARD_BYTES", 50_000)
-    say = building.Build.say
-
-    def stop(build, kind, *rest):
-        say(build, kind, *rest)
-        if kind == "shard":
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(building.Build, "say", stop)
-        assert convert(source, *flags)[0] == 75
-    return source.parent / "target.partial"
-
-
-def test_ctrl_c_says_that_the_same_command_goes_on(make_checkpoint, monkeypatch, capsys):
-    source = make_checkpoint()
-    partial = unfinished(source, monkeypatch)
-    assert "the same command goes on" in capsys.readouterr().err and partial.is_dir()
-    code, target = convert(source)
-    assert code == 0 and "1 of 4 shards are there" in capsys.readouterr().out and not partial.exists()
-
-
-def test_a_shard_damaged_since_is_written_again(make_checkpoint, by_mlx_lm, monkeypatch, capsys):
-    source = make_checkpoint()
-    partial = unfinished(source, monkeypatch)
-    flip(next(partial.glob("model-00001*")), -1)
-    code, target = convert(source)
-    assert code == 0 and "damaged since it was written" in capsys.readouterr().out
-    assert same(load_all(target), load_all(by_mlx_lm[8, 64]))
-
-
-def test_a_changed_source_or_setting_starts_over(make_checkpoint, monkeypatch, capsys):
-    source = make_checkpoint()
-    unfinished(source, monkeypatch)
-    shard = source / "model-00001-of-00002.safetensors"
-    os.utime(shard, ns=(1, 1))
-    unfinished(source, monkeypatch)
-    assert "so it is started over" in capsys.readouterr().out
-    code, target = convert(source, "--q-bits", "4")
-    assert code == 0 and "so it is started over" in capsys.readouterr().out
-    assert json.loads((target / "config.json").read_text())["quantization"]["bits"] == 4
-
-
-def test_a_source_that_changes_under_the_conversion(make_checkpoint, monkeypatch, capsys):
-    source = make_checkpoint()
-    check = conversion_check.check_shard
-
-    def touch(*arguments):
-        os.utime(source / "model-00001-of-00002.safetensors", ns=(1, 1))
-        return check(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(conversion_run, "check_shard", touch)
-        assert "changed while it was converted" in refused(capsys, source)
-    assert convert(source)[0] == 0
-
-
-def test_no_shard_made_of_wrong_bytes_is_recorded(make_checkpoint, monkeypatch):
-    """As from the hub's cache: right size, wrong bytes, several output shards."""
-    source = make_checkpoint("text-only")
-    digests = {path.name: sha256(path) for path in source.glob("*.safetensors")}
-    monkeypatch.setattr(building, "SHARD_BYTES", 50_000)
-    flip(source / "model-00002-of-00002.safetensors", 60_000)
-    args = convert_hyperclova.parse_args(["--hf-path", str(source)])
-    plan = conversion_plan.make_plan(hub.Source(source, digests=digests), args)
-    with building.going_on(source.parent / "target") as build:
-        build.begin(plan.record())
-        with pytest.raises(LabError, match="wrong bytes"):
-            conversion_run.run(plan, build, args)
-        made_of = [conversion_plan.sources_of(plan.shards[name]) for name in build.said("shard")]
-    assert len(plan.shards) > 2 and SHARD_FILES[1] not in sum(made_of, [])
-
-
-def test_two_runs_at_one_target(make_checkpoint, capsys):
-    source = make_checkpoint()
-    with building.going_on(source.parent / "target"):
-        assert "another run is at work there" in refused(capsys, source)
-    assert convert(source)[0] == 0
-
-
-def test_consumed_shards_are_deleted_only_when_asked_for(make_checkpoint, by_mlx_lm, capsys):
-    source = make_checkpoint()
-    code, target = convert(source)
-    assert code == 0 and len(list(source.glob("*.safetensors"))) == 2
-    code, target = convert(source, "--consume-source", "--force")
-    assert code == 0 and not list(source.glob("*.safetensors")) and (source / "config.json").is_file()
-    assert same(load_all(target), load_all(by_mlx_lm[8, 64]))
-    capsys.readouterr()
-    assert finish(convert_hyperclova.main, ["--mlx-path", str(target), "--verify"]) == 0
-    assert "1 of 3 source files hashed" in capsys.readouterr().out
-
-
-def test_a_consumed_source_is_never_thrown_away_by_other_settings(make_checkpoint, monkeypatch, capsys):
-    """hub layout: both source shards are needed to the end, so all is consumed with the last output shard."""
-    source = make_checkpoint()
-    monkeypatch.setattr(building, "SHARD_BYTES", 50_000)
-    say = building.Build.say
-
-    def stop(build, kind, *rest):
-        say(build, kind, *rest)
-        if kind == "consumed":
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(building.Build, "say", stop)
-        assert convert(source, "--consume-source")[0] == 75
-    consumed = next(name for name in sorted(os.listdir(source)) if name.endswith(".safetensors"))
-    (source / consumed).unlink()  # the journal says so already
-    capsys.readouterr()
-    error = refused(capsys, source, "--q-bits", "4")
-    assert "begun with other settings" in error and consumed in error
-    flip(source.parent / "target.partial" / "model-00001-of-00004.safetensors", -1)
-    error = refused(capsys, source, "--consume-source")
-    assert "damaged, and its source is consumed" in error
-    flip(source.parent / "target.partial" / "model-00001-of-00004.safetensors", -1)
-    assert convert(source, "--consume-source")[0] == 0
+    outside = '{"files": {"../x": {"sha256": "0"}}, "source": {"shards": {}, "config": "0", "folder": "x"}}'
+    for content in ("{}", "[]", '{"a": 1}', '{"files": {"a": 1}, "source": {}}', outside):
+        (tmp_path / "summary.json").write_text(content, encoding="utf-8")
+        assert finish(convert_hyperclova.main, ["--verify", "--mlx-path", str(tmp_path)]) == 1
+        assert "holds no hashes" in capsys.readouterr().err
 
 
 def test_the_model_card_names_source_and_size(make_checkpoint):
@@ -587,74 +469,3 @@ def test_the_model_card_names_source_and_size(make_checkpoint):
     card = (target / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\n") and f"| Source | {source} |" in card and "8 bit, groups of 64" in card
     assert "2 tensors of the projector" in card and "parameters" in card
-
-
-@pytest.fixture
-def on_hub(make_checkpoint, tmp_path):
-    """(stand-in for the hub that holds a checkpoint as lab/whole, a function that runs the command on it)."""
-    files = {path.name: path.read_bytes() for path in make_checkpoint().iterdir()}
-    files |= {"modeling.py": b"print('remote code')", "pytorch_model.bin": b"pickle"}
-    with Hub() as hub:
-        hub.add("lab/whole", files)
-
-        def run(*flags):
-            flags = ["--hf-path", "lab/whole", "--mlx-path", str(tmp_path / "out"), *flags]
-            command = [sys.executable, str(ROOT / "convert_hyperclova.py"), *flags]
-            environment = hub.environment(tmp_path / "home")
-            return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-        yield hub, run
-
-
-def test_a_model_on_the_hub_is_converted_without_what_is_not_needed(on_hub, by_mlx_lm, tmp_path):
-    hub, run = on_hub
-    done = run()
-    assert done.returncode == 0, done.stderr
-    assert same(load_all(tmp_path / "out"), load_all(by_mlx_lm[8, 64]))
-    assert not hub.asked("modeling.py") and not hub.asked("pytorch_model.bin")
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
-    commit = next(iter(hub.repositories["lab/whole"].commits))
-    assert (summary["source"]["repository"], summary["source"]["revision"]) == ("lab/whole", commit)
-    assert f"| Revision | {commit} |" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-
-
-def test_the_plan_of_a_model_on_the_hub_needs_its_headers_only(on_hub, tmp_path):
-    hub, run = on_hub
-    done = run("--dry-run")
-    assert done.returncode == 0 and "21 tensors taken" in done.stdout, done.stderr
-    assert not (tmp_path / "out").exists() and not list((tmp_path / "home").rglob("*.safetensors"))
-
-
-def test_consumed_shards_of_the_hub_come_one_by_one_and_go(on_hub, by_mlx_lm, tmp_path):
-    hub, run = on_hub
-    done = run("--consume-source")
-    assert done.returncode == 0, done.stderr
-    assert same(load_all(tmp_path / "out"), load_all(by_mlx_lm[8, 64]))
-    blobs = [path for path in (tmp_path / "home").rglob("blobs/*") if path.stat().st_size > 20_000]
-    assert not list((tmp_path / "home").rglob("*.safetensors")) and not blobs
-
-
-def test_wrong_bytes_of_the_hub_are_found_before_anything_is_made_of_them(on_hub, tmp_path):
-    hub, run = on_hub
-    hub.order("bytes", SHARD_FILES[1], at=60_000)
-    done = run()
-    assert done.returncode == 1 and "wrong bytes" in done.stderr and done.stderr.count("error: ") == 1, done.stderr
-    assert not (tmp_path / "out").exists()
-    assert run().returncode == 0
-
-
-def test_wrong_bytes_in_the_cache_never_become_a_model(on_hub, by_mlx_lm, monkeypatch, tmp_path):
-    """A cached shard of the right size whose bytes have rotted, in the first of several output shards."""
-    hub, run = on_hub
-    assert run("--consume-source").returncode == 0
-    assert run("--force").returncode == 0
-    for shard in SHARD_FILES:
-        path = next((tmp_path / "home").rglob(shard))
-        flip(path.resolve(), 60_000)
-    done = run("--force", "--q-bits", "4")
-    assert done.returncode == 1 and "wrong bytes" in done.stderr, done.stderr
-    done = run("--force")
-    while done.returncode:
-        assert "wrong bytes" in done.stderr
-        done = run("--force")
-    assert same(load_all(tmp_path / "out"), load_all(by_mlx_lm[8, 64]))

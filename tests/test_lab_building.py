@@ -4,10 +4,13 @@ import struct
 
 import pytest
 
-from lab.building import JOURNAL, PLAN, SUMMARY, Build, building, going_on, refuse_target
+from lab.building import Build, building, going_on
 from lab.checkpoints import Tensor, read_shard
 from lab.cli import LabError
+from lab.places import JOURNAL, MARK, PLAN, SUMMARY, refuse_existing, refuse_place
 from lab.shards import ShardWriter, header_of
+
+RESULT = '{"flags": {"mlx_path": "model"}, "files": {"a": {}}}'
 
 
 def write(path, tensors, data):
@@ -62,7 +65,7 @@ def test_a_journal_survives_half_a_line_and_foreign_plans_start_over(tmp_path):
             assert "c" in build.said("shard")
     with going_on(tmp_path / "model") as build:
         assert not build.begin({"fingerprint": "two"}) and not build.said("shard")
-        assert [path.name for path in build.folder.iterdir()] == [PLAN]
+        assert sorted(path.name for path in build.folder.iterdir()) == [MARK, PLAN]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"fingerprint": 1}'])
@@ -75,12 +78,11 @@ def test_a_plan_that_a_hand_has_spoilt_is_none(tmp_path, content):
 
 def test_one_run_at_a_time(tmp_path):
     with (
-        going_on(tmp_path / "model") as build,
+        going_on(tmp_path / "model"),
         pytest.raises(LabError, match="another run is at work there"),
         going_on(tmp_path / "model"),
     ):
         pass
-    build.folder.rmdir()
     with going_on(tmp_path / "model"):
         pass
 
@@ -88,8 +90,9 @@ def test_one_run_at_a_time(tmp_path):
 def test_a_move_that_was_stopped_is_finished_by_the_next_run(tmp_path):
     target = tmp_path / "model"
     target.mkdir()
-    for name in (PLAN, JOURNAL, SUMMARY):
+    for name in (PLAN, JOURNAL, MARK):
         (target / name).write_text("{}")
+    (target / SUMMARY).write_text(RESULT)
     with going_on(target):
         assert [path.name for path in target.iterdir()] == [SUMMARY]
 
@@ -113,10 +116,10 @@ def test_a_target_appears_whole_or_not_at_all(tmp_path):
 
 def test_a_kill_between_the_renames_loses_nothing(tmp_path):
     (tmp_path / "model.replaced.partial").mkdir()
-    (tmp_path / "model.replaced.partial" / "old").write_text("x")
+    (tmp_path / "model.replaced.partial" / SUMMARY).write_text(RESULT)
     with pytest.raises(LabError), building(tmp_path / "model", 10):
         raise LabError("stop")
-    assert (tmp_path / "model" / "old").exists()
+    assert (tmp_path / "model" / SUMMARY).exists()
 
 
 def test_a_full_disk_is_noticed_before(tmp_path):
@@ -128,22 +131,56 @@ def test_a_full_disk_is_noticed_before(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_targets_that_must_not_be_written(tmp_path):
-    source, model, other = (tmp_path / name for name in ("source", "model", "other"))
-    for path, file in ((source, "config.json"), (model, "config.json"), (other, "thesis.doc")):
+def reason(check, *arguments):
+    with pytest.raises(LabError) as caught:
+        check(*arguments)
+    return str(caught.value)
+
+
+def test_places_that_must_not_be_built_in(tmp_path, monkeypatch):
+    source, target = tmp_path / "source", tmp_path / "deep" / "model"
+    for path in (source, target.parent):
         path.mkdir()
-        (path / file).write_text("{}")
+    refuse_place(target, source)
+    for near in (source, source / "inside", tmp_path, source / ".." / "source"):
+        assert "the source" in reason(refuse_place, near, source)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert "the source" in reason(refuse_place, source / "inside", "~/source")
+    for name in ("model.partial", "model.replaced.partial"):
+        assert "the source" in reason(refuse_place, target, target.parent / name)
+        (target.parent / name).mkdir()
+        (target.parent / name / "notes.txt").write_text("x")
+        assert "move it elsewhere" in reason(refuse_place, target, source)
+        (target.parent / name / "notes.txt").unlink()
+        (target.parent / name).rmdir()
+    (target.parent / "file").write_text("x")
+    assert "a file" in reason(refuse_place, target.parent / "file", source)
+    monkeypatch.chdir(target.parent)
+    for here in (".", "..", "/"):
+        assert "source" in reason(refuse_place, here, source) or "working folder" in reason(
+            refuse_place, here, source
+        )
+    (tmp_path / "loop").symlink_to("loop")
+    for odd in (tmp_path / "loop", tmp_path / ("x" * 300)):
+        assert "no usable path" in reason(refuse_place, odd, source)
 
-    def reason(target, force):
-        with pytest.raises(LabError) as caught:
-            refuse_target(target, source, force)
-        return str(caught.value)
 
-    assert "--force overwrites it" in reason(model, False)
-    refuse_target(model, source, True)
-    refuse_target(tmp_path / "new", source, False)
-    for force in (False, True):
-        assert "other things in it" in reason(other, force)
-        assert "a file" in reason(other / "thesis.doc", force)
-        for near in (source, source / "inside", tmp_path, source / ".." / "source"):
-            assert "the source" in reason(near, force)
+def test_only_a_result_is_replaced_and_only_by_force(tmp_path):
+    folder = tmp_path / "model"
+    refuse_existing(folder, False)
+    folder.mkdir()
+    refuse_existing(folder, False)
+    (folder / "config.json").write_text("{}")
+    assert "other things in it" in reason(refuse_existing, folder, True)
+    (folder / "config.json").rename(folder / "a")
+    (folder / SUMMARY).write_text(RESULT)
+    assert "--force overwrites it" in reason(refuse_existing, folder, False)
+    refuse_existing(folder, True)
+    (folder / "thesis.tex").write_text("x")
+    assert "holds thesis.tex" in reason(refuse_existing, folder, True)
+
+
+def test_a_run_that_comes_to_nothing_leaves_no_folder(tmp_path):
+    with pytest.raises(LabError), going_on(tmp_path / "new" / "deep" / "model"):
+        raise LabError("stop")
+    assert not list(tmp_path.iterdir())

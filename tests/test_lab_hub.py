@@ -21,7 +21,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 def advice(path):
     with pytest.raises(LabError) as error:
-        hub.find_checkpoint(path)
+        hub.find_source(path)
     return str(error.value)
 
 
@@ -69,7 +69,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize("weights", hub.WEIGHTS)
 def test_a_local_folder_is_a_source(folder, weights):
     source = hub.find_source(str(folder), weights=weights)
-    assert source == hub.Source(folder, None, None, "apache-2.0", {}, {}) and hub.find_checkpoint(folder) == folder
+    assert source == hub.Source(folder, None, None, "apache-2.0", {}, {})
     assert list(source.tensors()) == ["a"] and source.fetch("model.safetensors") == folder / "model.safetensors"
     source.release("model.safetensors")
     assert not (folder / "model.safetensors").exists()

@@ -1,0 +1,28 @@
+"""What travels with a model's weights (tokenizer, template, generation settings), checked before any work."""
+
+from lab import checkpoints
+from lab.cli import LabError, read_json
+
+
+def check(carried, folder):
+    """Raise LabError for a missing tokenizer, for JSON files that are none, and where a file asks for remote code."""
+    if not any(file.name in ("tokenizer.json", "tokenizer.model", "vocab.json") for file in carried):
+        raise LabError(f"{folder}: no tokenizer.json in it; {checkpoints.AGAIN}")
+    for file in (file for file in carried if file.suffix == ".json"):
+        content = read_json(file, checkpoints.AGAIN)
+        if not isinstance(content, dict):
+            raise LabError(f"{file}:1: not a JSON object; {checkpoints.AGAIN}")
+        if file.name == "tokenizer_config.json" and "AutoTokenizer" in (content.get("auto_map") or {}):
+            what = "its auto_map asks for a tokenizer in Python code that comes with the checkpoint"
+            raise LabError(f"{file}: {what}; take that entry out, or use a checkpoint with a stock tokenizer")
+        if file.name == "generation_config.json":
+            check_ids(content, file)
+
+
+def check_ids(content, path):
+    """Raise LabError where the special tokens of a config are no token ids."""
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = content.get(key)
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in ids):
+            raise LabError(f"{path}: {key} is {value!r}, not a token id or a list of them; mend the file")
