@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from lab.cli import LabError, write_json
 from lab.places import JOURNAL, MARK, PLAN, SUMMARY, is_ours, is_result, partial_of, replaced_of, resolved
@@ -136,28 +136,28 @@ def refuse_full_disk(target, nbytes):
 @contextmanager
 def _locked(target):
     """The folder that `target` is built in, made if need be, with a lock on it that ends with this process."""
-    partial, handle = partial_of(target), None
+    partial = partial_of(target)
     made = [path for path in (partial, *partial.parents) if not path.exists()]
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        handle = os.open(partial, os.O_RDONLY)
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.samestat(os.fstat(handle), os.stat(partial)):
-            raise BlockingIOError  # the other run has moved it away just now
-        _repair(target)
-        if is_ours(partial):
-            (partial / MARK).touch()
-    except (BlockingIOError, FileNotFoundError) as error:
-        raise LabError(f"{partial}: another run is at work there; wait for it") from error
-    except OSError as error:
-        raise LabError(f"{target}: cannot write ({error.strerror}); choose another folder") from error
-    try:
-        yield partial
-    except LabError:
-        _forget(partial, made)
-        raise
-    finally:
-        os.close(handle)
+    with ExitStack() as held:
+        try:
+            partial.mkdir(parents=True, exist_ok=True)
+            handle = os.open(partial, os.O_RDONLY)
+            held.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(handle), os.stat(partial)):
+                raise BlockingIOError  # the other run has moved it away just now
+            _repair(target)
+            if is_ours(partial):
+                (partial / MARK).touch()
+        except (BlockingIOError, FileNotFoundError) as error:
+            raise LabError(f"{partial}: another run is at work there; wait for it") from error
+        except OSError as error:
+            raise LabError(f"{target}: cannot write ({error.strerror}); choose another folder") from error
+        try:
+            yield partial
+        except LabError:
+            _forget(partial, made)
+            raise
 
 
 def _forget(partial, made):
