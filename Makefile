@@ -6,6 +6,9 @@ KNOWLEDGE ?= solverx_knowledge.jsonl
 # The Python that makes .venv; PYTHON=... is used as it is, without .venv.
 SYSTEM_PYTHON ?= python3
 PYTHON ?= .venv/bin/python
+# Processes that train as one: RANKS=2 here, or HOSTFILE=hosts.json for several machines (README: More than one machine).
+RANKS ?= 1
+HOSTFILE ?=
 
 PROFILES := $(patsubst configs/%/profile.mk,%,$(sort $(wildcard configs/*/profile.mk)))
 ifeq ($(wildcard configs/$(PROFILE)/profile.mk),)
@@ -27,6 +30,8 @@ NO_REPLAY := adapters_$(NAME)_sft_no_replay_$(PROFILE)
 RUN := runs/$(PROFILE)$(if $(filter-out solverx_knowledge.jsonl,$(KNOWLEDGE)),-$(NAME))
 # An interrupted stage goes on; one whose data, model or settings changed is trained again.
 GO_ON := --resume --overwrite
+LAUNCH := $(if $(HOSTFILE),--hostfile $(HOSTFILE),$(if $(filter-out 1,$(RANKS)),--ranks $(RANKS)))
+TRAIN := $(if $(LAUNCH),$(PYTHON) -m lab.launch $(LAUNCH) -- )$(PYTHON) train_with_early_stopping.py
 GENERAL := $(sort $(wildcard data_general/*.yaml))
 
 # Order-only wherever it is used: a new .venv does not make finished stages old.
@@ -42,7 +47,7 @@ INSTALLED_DEV := $(addsuffix -dev,$(INSTALLED))
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
-	@echo "Settings: PROFILE=tiny|hcx (now $(PROFILE)), KNOWLEDGE=facts.jsonl (now $(KNOWLEDGE)), PYTHON=python3 (no .venv)"
+	@echo "Settings: PROFILE=tiny|hcx (now $(PROFILE)), KNOWLEDGE=facts.jsonl (now $(KNOWLEDGE)), PYTHON=python3 (no .venv), RANKS=2"
 
 # --- setup
 
@@ -98,11 +103,11 @@ $(MODEL)/summary.json: $(wildcard $(HF_MODEL)/*) | $(INSTALLED)
 cpt: $(CPT)/summary.json ## continued pre-training on the company's sentences
 
 $(CPT)/summary.json: $(MODEL)/summary.json $(CPT_DATA)/summary.json configs/$(PROFILE)/cpt.yaml | $(INSTALLED)
-	$(PYTHON) train_with_early_stopping.py -c configs/$(PROFILE)/cpt.yaml --model $(MODEL) --train \
+	$(TRAIN) -c configs/$(PROFILE)/cpt.yaml --model $(MODEL) --train \
 	  --data $(CPT_DATA) --adapter-path $(CPT) $(GO_ON)
 
 $(SFT)/summary.json: $(CPT)/summary.json $(SFT_DATA)/summary.json configs/$(PROFILE)/sft.yaml | $(INSTALLED)
-	$(PYTHON) train_with_early_stopping.py -c configs/$(PROFILE)/sft.yaml --model $(MODEL) --train \
+	$(TRAIN) -c configs/$(PROFILE)/sft.yaml --model $(MODEL) --train \
 	  --data $(SFT_DATA) --resume-adapter-file $(CPT)/adapters.safetensors --adapter-path $(SFT) $(GO_ON)
 
 verify: $(RUN)/report.json ## measure base, CPT and SFT
@@ -126,7 +131,7 @@ $(NO_REPLAY_DATA)/summary.json: $(KNOWLEDGE) $(GENERAL) configs/data.yaml $(call
 	$(PYTHON) prepare_solverx_sft_data.py -c configs/data.yaml --knowledge $(KNOWLEDGE) --replay 0 --output-dir $(@D)
 
 $(NO_REPLAY)/summary.json: $(CPT)/summary.json $(NO_REPLAY_DATA)/summary.json configs/$(PROFILE)/sft.yaml | $(INSTALLED)
-	$(PYTHON) train_with_early_stopping.py -c configs/$(PROFILE)/sft.yaml --model $(MODEL) --train \
+	$(TRAIN) -c configs/$(PROFILE)/sft.yaml --model $(MODEL) --train \
 	  --data $(NO_REPLAY_DATA) --resume-adapter-file $(CPT)/adapters.safetensors --adapter-path $(NO_REPLAY) $(GO_ON)
 
 $(RUN)/no_replay.json: $(MODEL)/summary.json $(CPT)/summary.json $(SFT)/summary.json $(NO_REPLAY)/summary.json \

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Continued pre-training of HyperCLOVA X SEED Think 32B on SolverX's sentences. Flags are passed on and win:
 #   ./train_solverx_cpt_hcx.sh --iters 200
-# MODEL names another converted model, PYTHON another Python.
+# MODEL names another converted model, PYTHON another Python; RANKS=2 trains in two processes, HOSTFILE=hosts.json on
+# several machines.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -16,6 +17,12 @@ need() {
 }
 need --data data_solverx_cpt/train.jsonl "\`make data PROFILE=hcx\` writes it"
 
-exec "$python" train_with_early_stopping.py -c configs/hcx/cpt.yaml --train \
+launch=()
+if [ -n "${HOSTFILE:-}" ]; then launch=("$python" -m lab.launch --hostfile "$HOSTFILE" --)
+elif [ "${RANKS:-1}" != 1 ]; then launch=("$python" -m lab.launch --ranks "$RANKS" --)
+fi
+
+# bash 3.2 (macOS) takes an empty array for an unset variable
+exec ${launch[@]+"${launch[@]}"} "$python" train_with_early_stopping.py -c configs/hcx/cpt.yaml --train \
   --model "${MODEL:-models/HyperCLOVAX-SEED-Think-32B-Text-8bit}" \
   --data data_solverx_cpt --adapter-path adapters_solverx_cpt_hcx --resume "$@"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Supervised fine-tuning of HyperCLOVA X SEED Think 32B, resumed from the CPT adapter. Flags are passed on and win:
 #   ./train_solverx_sft_hcx.sh --iters 200
-# MODEL names another converted model, PYTHON another Python.
+# MODEL names another converted model, PYTHON another Python; RANKS=2 trains in two processes, HOSTFILE=hosts.json on
+# several machines.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -17,7 +18,13 @@ need() {
 need --data data_solverx_sft/train.jsonl "\`make data PROFILE=hcx\` writes it"
 need --resume-adapter-file adapters_solverx_cpt_hcx/adapters.safetensors "\`./train_solverx_cpt_hcx.sh\` trains it"
 
-exec "$python" train_with_early_stopping.py -c configs/hcx/sft.yaml --train \
+launch=()
+if [ -n "${HOSTFILE:-}" ]; then launch=("$python" -m lab.launch --hostfile "$HOSTFILE" --)
+elif [ "${RANKS:-1}" != 1 ]; then launch=("$python" -m lab.launch --ranks "$RANKS" --)
+fi
+
+# bash 3.2 (macOS) takes an empty array for an unset variable
+exec ${launch[@]+"${launch[@]}"} "$python" train_with_early_stopping.py -c configs/hcx/sft.yaml --train \
   --model "${MODEL:-models/HyperCLOVAX-SEED-Think-32B-Text-8bit}" \
   --data data_solverx_sft --resume-adapter-file adapters_solverx_cpt_hcx/adapters.safetensors \
   --adapter-path adapters_solverx_sft_hcx --resume "$@"

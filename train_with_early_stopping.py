@@ -108,4 +108,6 @@ def main(argv=None):
 
 if __name__ == "__main__":
     signals.install()
-    sys.exit(finish(main))
+    code = finish(main)
+    signals.ending()
+    sys.exit(code)

@@ -1,6 +1,6 @@
 """What the trainer eats, as a pure function of (sequences, batch size, seed, step).
 
-Every epoch shuffles the whole set, sorts it by length inside large windows, cuts it into batches (the last one may be
+Every epoch sorts the whole set by length, each length stretched by a little chance, cuts it into batches (one may be
 short: every sequence is used once an epoch) and shuffles the batches. Letters: B batch, T tokens.
 """
 
@@ -9,7 +9,9 @@ from functools import cached_property
 
 import numpy as np
 
-WINDOW = 16  # batches that are sorted by length together: little padding, and still truly mixed
+STRETCH = (
+    0.1  # how much longer chance makes a sequence at most: other neighbours each epoch, and still little padding
+)
 PAD_TO = 8  # lengths are padded up to a multiple of this: few distinct shapes, little padding
 PLACES_TO = 32  # the same for the number of trained positions of a batch
 
@@ -33,10 +35,14 @@ class Batch:
         return places, self.targets.reshape(-1)[places], weights
 
 
+def padded_width(longest, pad_to=PAD_TO):
+    """The T of a batch whose longest sequence has `longest` tokens: its last token is a target only."""
+    return -(-(int(longest) - 1) // pad_to) * pad_to
+
+
 def padded(sequences, rows, pad_to=PAD_TO):
     """The batch of the sequences at `rows`, padded at the end with zeros that carry no weight."""
-    longest = max(len(sequences[row]) for row in rows) - 1
-    width = -(-longest // pad_to) * pad_to
+    width = padded_width(max(len(sequences[row]) for row in rows), pad_to)
     inputs, targets = np.zeros((2, len(rows), width), dtype=np.int32)
     weights = np.zeros((len(rows), width), dtype=np.float32)
     for place, row in enumerate(rows):
@@ -67,12 +73,21 @@ class Schedule:
     def epoch_plan(self, epoch):
         """The epoch's batches as a list of index arrays."""
         random = np.random.default_rng([self.seed, epoch])
-        order = random.permutation(len(self.sequences))
-        span = WINDOW * self.batch_size
-        windows = [order[start : start + span] for start in range(0, len(order), span)]
-        order = np.concatenate([window[np.argsort(self.lengths[window], kind="stable")] for window in windows])
-        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        stretched = self.lengths * (1 + STRETCH * random.random(len(self.lengths)))
+        order = np.argsort(stretched, kind="stable")
+        sizes = np.full(self.batches_per_epoch, self.batch_size)
+        sizes[random.integers(len(sizes))] -= sizes.sum() - len(
+            order
+        )  # a short batch is not always the longest rows'
+        batches = np.split(order, np.cumsum(sizes)[:-1])
         return [batches[place] for place in random.permutation(len(batches))]
+
+    def padding(self, epoch=0):
+        """(share of an epoch's positions that are padding, distinct shapes (B, T) of its batches)."""
+        plan = self.epoch_plan(epoch)
+        shapes = [(len(rows), padded_width(self.lengths[rows].max(), self.pad_to)) for rows in plan]
+        positions = sum(rows * width for rows, width in shapes)
+        return 1 - float((self.lengths - 1).sum() / positions), len(set(shapes))
 
     def batch(self, step):
         """The batch of `step` (from 0)."""

@@ -6,6 +6,7 @@ machine it keeps a processor core busy: 4.9 s of 5 s), and SIGINT or SIGTERM sto
 """
 
 import argparse
+import importlib.metadata
 import json
 import os
 import random
@@ -96,8 +97,9 @@ def _free_ports(number):
 
 
 def _gpus():
-    """How many NVIDIA GPUs answer here."""
-    if not shutil.which("nvidia-smi"):
+    """How many NVIDIA GPUs MLX can use here: none without its CUDA build."""
+    built = any(found.name.startswith("mlx-cuda") for found in importlib.metadata.distributions())
+    if not built or not shutil.which("nvidia-smi"):
         return 0
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
     return listed.count("GPU ")

@@ -17,34 +17,48 @@ import time
 from contextlib import contextmanager, suppress
 
 from lab import launched, signals
-from lab.cli import USER_ERROR
+from lab.cli import USER_ERROR, LabError
 
 STOPPED = signals.STOPPED
 LOOK = 0.2  # seconds between two looks at what no connection tells
 GRACE = 1.0  # seconds in which the first rank may find the fault that another one reports: then it is said once
-JOINING = 60  # seconds for the other ranks to connect
+JOINING, CONNECTING = 60, 20  # seconds for all other ranks to connect, and for one to reach an address
 KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPALIVE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}  # seconds, and tries
 
 
 def listen():
-    """The first rank's listening socket, with (port, secret) for the others: a stranger is not taken for a rank."""
-    server = socket.create_server((launched.first_host(), 0), backlog=launched.size())
-    return server, server.getsockname()[1], secrets.randbelow(2**31)
+    """The first rank's listening socket, and where the others find it; strangers do not know the secret.
+
+    In a ring of cables only a neighbour reaches the first rank at its address in the ring: the host's name is the other way.
+    """
+    host = launched.first_host()
+    server = socket.create_server((host if host.startswith("127.") else "", 0), backlog=launched.size())
+    names = [host, socket.gethostname()]
+    return server, {"hosts": names, "port": server.getsockname()[1], "secret": secrets.token_hex(16)}
+
+
+def connect(place):
+    """A connection to the first rank at what `listen` said. Raises LabError."""
+    for host in place["hosts"]:
+        with suppress(OSError):
+            return socket.create_connection((host, place["port"]), timeout=CONNECTING)
+    words = f"rank {launched.rank()} cannot reach rank 0 at {' or '.join(place['hosts'])}, port {place['port']}"
+    raise LabError(f"{words}; open the machines' firewalls to each other")
 
 
 class Peers:
     """The connections of this rank; `run` names what is trained, for the line that says how to go on."""
 
-    def __init__(self, port, secret, server=None):
+    def __init__(self, place, server=None):
         self.run, self.connections, self.reported = "the run", {}, {}
         self.failure, self.waiting, self.ending = None, None, threading.Event()
         self.parent = os.getppid()
         if server is not None:
-            self._accept(server, secret)
+            self._accept(server, place["secret"])
             launched.say_how_it_ended(f"pid {os.getpid()}")
         else:
-            connection = socket.create_connection((launched.first_host(), port), timeout=JOINING)
-            connection.sendall(_line(secret=secret, rank=launched.rank()))
+            connection = connect(place)
+            connection.sendall(_line(secret=place["secret"], rank=launched.rank()))
             self._take(0, connection)
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -52,12 +66,15 @@ class Peers:
         server.settimeout(JOINING)
         with server:
             while len(self.connections) < launched.size() - 1:
-                connection, _ = server.accept()
+                try:
+                    connection, _ = server.accept()
+                except TimeoutError:
+                    raise LabError("not all ranks reached rank 0; see what they say, and the firewalls") from None
                 connection.settimeout(JOINING)
-                with suppress(ValueError, KeyError, OSError):
-                    said = json.loads(connection.makefile().readline())
-                    if said["secret"] == secret:
-                        self._take(said["rank"], connection)
+                if (rank := _introduced(connection, secret)) is None:
+                    connection.close()
+                else:
+                    self._take(rank, connection)
 
     def _take(self, rank, connection):
         connection.settimeout(None)
@@ -154,6 +171,13 @@ class Peers:
             launched.say_how_it_ended(code)
             self._tell(code=code)
         os._exit(code or USER_ERROR)
+
+
+def _introduced(connection, secret):
+    """The rank that a new connection says it is, or None for a stranger."""
+    with suppress(ValueError, KeyError, TypeError, OSError), connection.makefile() as lines:
+        said = json.loads(lines.readline())
+        return said["rank"] if said["secret"] == secret else None
 
 
 def ask_to_stop():

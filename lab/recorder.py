@@ -46,6 +46,8 @@ class Recorder:
         print(
             f"sequences: {counts}; {tokens} trained tokens an epoch, {self.settings.iters / each:.1f} epochs at most"
         )
+        wasted, shapes = schedule.padding()
+        print(f"batches: {wasted:.1%} of their positions are padding, {shapes} distinct shapes")
         print(schedules.describe(self.settings), flush=True)
 
     def trained(self, point, speed):

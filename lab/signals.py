@@ -15,9 +15,8 @@ from lab import launched
 
 STOPPED = 75  # exit code: stopped, resumable
 SAME_REQUEST = 0.2  # seconds; make, timeout and terminals may send one request twice
-LEAVE, FINISH, GIVE_UP = range(
-    3
-)  # what the first signal does: ends here, is remembered, breaks off what is running
+# What the first signal does: it ends the process here, is remembered, or breaks off what is running.
+LEAVE, FINISH, GIVE_UP = range(3)
 _now = {"phase": LEAVE, "asked": False, "leave_by": None}
 
 
@@ -37,6 +36,12 @@ def install():
     threading.Thread(target=_leave_at_the_second, args=(receiving,), daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _first)
+
+
+def ending():
+    """All is done and said: signals are ignored, so that none changes the exit code while Python takes itself down."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def resume_command():

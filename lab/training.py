@@ -135,7 +135,7 @@ class Updates:
         """(summed loss, its gradient) of a batch, of which a rank may have no row."""
         if batch.rows:
             return self.loss_and_gradient(self.model, *arrays(batch))
-        return mx.array(0.0), ranks.zeros_like(self.model.trainable_parameters())
+        return mx.array(0.0), tree_map(mx.zeros_like, self.model.trainable_parameters())
 
     def _refuse_non_finite(self, loss, norm):
         if not (math.isfinite(loss) and math.isfinite(norm)):

@@ -202,6 +202,7 @@ def fit(model, tokenizer, data, asked, schedule, beginning, found):
         "best_guard_loss": best.get("guard_loss"),
         "steps_back": state.guard.steps_back,
         "sequences": {name: len(sequences) for name, sequences in data.items()},
+        "padding": dict(zip(("share", "shapes"), schedule.padding(), strict=True)),
         "adapter_sha256": sha256(Path(settings.adapter_path) / adapters.WEIGHTS) if ranks.first() else None,
     }
 

@@ -217,3 +217,16 @@ def test_clean_says_what_it_removes_and_keeps_models_and_general_data(tree):
     assert kept <= set(os.listdir(tree)) and not removed & set(os.listdir(tree))
     assert (tree / "models/HyperCLOVAX-SEED-Think-Tiny-Text-8bit/summary.json").exists()
     assert (tree / "elsewhere/adapters.safetensors").exists() and list((tree / "data_general").glob("*.yaml"))
+
+
+def test_ranks_and_hostfile_launch_the_training_stages_alone(tree):
+    for settings, launch in (
+        (["RANKS=2"], "--ranks 2"),
+        (["HOSTFILE=hosts.json", "RANKS=2"], "--hostfile hosts.json"),
+    ):
+        lines = commands(tree, "sft", *settings)
+        launched = [line for line in lines if "lab.launch" in line]
+        start = f"python3 -m lab.launch {launch} -- python3 train_with_early_stopping.py -c configs/tiny/"
+        assert [line.startswith(start) for line in launched] == [True, True]
+        assert len([line for line in lines if "train_with_early_stopping.py" in line]) == 2
+    assert commands(tree, "sft", "RANKS=1") == commands(tree, "sft")

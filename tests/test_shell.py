@@ -85,3 +85,21 @@ def test_without_python_named_a_venv_is_used_where_there_is_one(tree):
     (tree / ".venv/bin/python").write_text("#!/bin/sh\necho venv\n")
     (tree / ".venv/bin/python").chmod(0o755)
     assert run(tree, SCRIPTS[0], PYTHON="").stdout == "venv\n"
+
+
+@pytest.mark.parametrize(
+    "environment, start",
+    [
+        ({"RANKS": "2"}, "-m lab.launch --ranks 2 -- echo train_with_early_stopping.py -c configs/hcx/"),
+        (
+            {"HOSTFILE": "h.json", "RANKS": "2"},
+            "-m lab.launch --hostfile h.json -- echo train_with_early_stopping.py",
+        ),
+        ({"RANKS": "1"}, "train_with_early_stopping.py -c configs/hcx/"),
+    ],
+)
+def test_ranks_and_hostfile_launch_several_processes(tree, environment, start):
+    put(tree, "data_solverx_cpt/train.jsonl", "data_solverx_sft/train.jsonl")
+    put(tree, "adapters_solverx_cpt_hcx/adapters.safetensors")
+    for script in SCRIPTS:
+        assert run(tree, script, **environment).stdout.startswith(start)

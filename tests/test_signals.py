@@ -81,7 +81,12 @@ def test_a_signal_in_any_phase_saves_says_how_to_go_on_and_changes_no_byte(world
 
 def test_a_second_signal_leaves_at_once_and_loses_nothing(world):
     """An update of thousands of micro-batches is far from over when the second signal comes."""
-    folder, slow = world / "slow", ("--grad-accumulation-steps", "20000", "--iters", "1")
+    (world / "many").mkdir()
+    rows = [f"창고 {number}번에 쌀이 있다." for number in range(8000)]
+    crash_runs.write_rows(world / "many/train.jsonl", rows)
+    crash_runs.write_rows(world / "many/valid.jsonl", rows[:2])
+    flags = "--batch-size 1 --grad-accumulation-steps 8000 --iters 1".split()
+    folder, slow = world / "slow", ("--data", str(world / "many"), *flags)
     process = crash_runs.start(world, folder, *slow)
     crash_runs.wait_until(process, lambda: "iteration 0: validation" in said(folder))
     process.send_signal(signal.SIGTERM)
@@ -97,6 +102,19 @@ def test_a_second_signal_leaves_at_once_and_loses_nothing(world):
     resumed.kill()
     resumed.wait()
     assert "goes on from the checkpoint at iteration 0" in said(folder)
+
+
+def test_a_signal_while_python_ends_does_not_change_the_exit_code(world):
+    """Python puts the system's own handlers back before it is gone; a request sent then would look like a crash."""
+    folder = world / "ending"
+    process = crash_runs.start(world, folder)
+    crash_runs.wait_until(process, lambda: "iteration 7: train" in said(folder))
+    process.send_signal(signal.SIGTERM)
+    crash_runs.wait_until(process, lambda: "go on with:" in said(folder))
+    while process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.001)
+    assert process.returncode == crash_runs.RESUMABLE
 
 
 def test_one_request_that_is_sent_twice_is_one(world):

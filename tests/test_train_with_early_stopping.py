@@ -52,6 +52,7 @@ def test_loss_falls_and_the_folder_is_complete(run, model_8bit, data, tmp_path):
     summary = json.loads((tmp_path / "a/summary.json").read_text(encoding="utf-8"))
     assert summary["best_valid_loss"] == min(losses[1:])
     assert summary["sequences"] == {"train": 7, "valid": 3}
+    assert 0 < summary["padding"]["share"] < 0.5 and summary["padding"]["shapes"] == 2
     assert summary["flags"]["learning_rate"] == 1e-3
 
 
