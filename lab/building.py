@@ -171,11 +171,10 @@ def _forget(partial, made):
 def _repair(target):
     """Put right what a run left that was killed in the moves of _move and Build.finish."""
     replaced = replaced_of(target)
-    if is_result(replaced):
-        if target.exists():
-            shutil.rmtree(replaced)
-        else:
-            replaced.rename(target)
+    if is_result(replaced) and not target.exists():
+        replaced.rename(target)
+    elif replaced.exists():
+        _remove(replaced)
     if is_result(target):
         _clear_up(target)
 
@@ -202,4 +201,13 @@ def _move(partial, target):
         target.rename(replaced)
     partial.rename(target)
     sync_folder(target.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
+    if replaced.exists():
+        _remove(replaced)
+
+
+def _remove(folder):
+    """Remove a folder so that what a crash leaves of it is known as ours: its mark goes last."""
+    (folder / MARK).touch()
+    _clear(folder)
+    (folder / MARK).unlink()
+    folder.rmdir()

@@ -24,7 +24,7 @@ def refuse_place(target, source):
         raise LabError(f"{target}: a file; choose a folder")
     if partial_of(target).is_dir() and not is_ours(partial_of(target)):
         raise LabError(f"{partial_of(target)}: not from this command, and in its way; move it elsewhere")
-    if replaced_of(target).exists() and not is_result(replaced_of(target)):
+    if replaced_of(target).exists() and not (is_result(replaced_of(target)) or is_ours(replaced_of(target))):
         raise LabError(f"{replaced_of(target)}: not from this command, and in its way; move it elsewhere")
 
 
@@ -58,8 +58,8 @@ def _summary(folder):
 
 
 def is_ours(partial):
-    """Whether a folder in the making was begun by this module, or is empty."""
-    return (partial / MARK).is_file() or not any(partial.iterdir())
+    """Whether a folder in the making was begun by lab.building, or is empty."""
+    return partial.is_dir() and ((partial / MARK).is_file() or not any(partial.iterdir()))
 
 
 def resolved(path):
