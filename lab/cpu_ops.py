@@ -83,27 +83,38 @@ def _cross_entropy_gradient(inputs, cotangents, outputs):
 
 
 def attention(queries, keys, values, scale):
-    """softmax(queries keys^T scale) values under a causal mask: queries (B, K, R, T, D), keys and values (B, K, T, D)."""
+    """softmax(queries keys^T scale) values under a causal mask: queries (B, K, R, T, D), keys and values (B, K, T, D).
+
+    The softmax's division comes after the product with the values, whose added column of ones gives the divisor.
+    """
     tokens, repeats = queries.shape[3], queries.shape[2]
     blocks = -(-tokens // QUERIES)
     edges = [tokens * place // blocks for place in range(blocks + 1)]
-    spans = [Span(first, last, repeats, scale) for first, last in zip(edges, edges[1:], strict=False)]
+    spans = [Span(first, last, repeats) for first, last in zip(edges, edges[1:], strict=False)]
 
     @mx.custom_function
     def attend(queries, keys, values):
-        scaled = queries * (scale * LOG2_E)
-        parts = [span.forward(scaled, keys, values) for span in spans]
-        return mx.concatenate([output for output, _ in parts], axis=3), *(share for _, share in parts)
+        scaled, widened = queries * (scale * LOG2_E), _with_ones(values)
+        sums, powers = zip(*(span.forward(scaled, keys, widened) for span in spans), strict=True)
+        sums = mx.concatenate(sums, axis=3)
+        divisors = sums[..., -1:]
+        return sums[..., :-1] / divisors, divisors, *powers
 
     @attend.vjp
-    def gradient(inputs, cotangents, outputs):
-        cotangent, (output, *shares) = cotangents[0], outputs
-        dot = (cotangent * output).sum(axis=-1, keepdims=True)
-        parts = [span.backward(inputs, cotangent, dot, share) for span, share in zip(spans, shares, strict=True)]
+    def gradient(inputs, cotangents, results):
+        (queries, keys, values), (outputs, divisors, *powers) = inputs, results
+        given = cotangents[0] / divisors
+        given = mx.concatenate([given, -(given * outputs).sum(axis=-1, keepdims=True)], axis=-1)
+        arrays = queries * scale, keys * scale, _with_ones(values), given
+        parts = [span.backward(*arrays, own) for span, own in zip(spans, powers, strict=True)]
         by_query, by_key, by_value = zip(*parts, strict=True)
         return mx.concatenate(by_query, axis=3), _summed(by_key, tokens), _summed(by_value, tokens)
 
     return attend(queries, keys, values)[0]
+
+
+def _with_ones(values):
+    return mx.concatenate([values, mx.ones((*values.shape[:-1], 1))], axis=-1)
 
 
 def _summed(parts, tokens):
@@ -117,8 +128,8 @@ def _summed(parts, tokens):
 class Span:
     """Queries `first` to `last` (exclusive) against the keys before `last`; rows of scores are (repeat, query)."""
 
-    def __init__(self, first, last, repeats, scale):
-        self.first, self.last, self.repeats, self.scale = first, last, repeats, scale
+    def __init__(self, first, last, repeats):
+        self.first, self.last, self.repeats = first, last, repeats
 
     def rows(self, array):
         """(B, K, R, T, X) -> this span's (B, K, R x span, X)."""
@@ -128,23 +139,24 @@ class Span:
     def unrows(self, array):
         return array.reshape(*array.shape[:2], self.repeats, self.last - self.first, -1)
 
-    def forward(self, scaled, keys, values):
-        """(outputs, the softmax's shares); `scaled` are queries times scale, in bits."""
+    def forward(self, scaled, keys, widened):
+        """(values and ones, summed with the powers as weights; the powers); `scaled` are queries times scale, in bits."""
         mask = mx.arange(self.first, self.last)[:, None] >= mx.arange(self.last)
         mask = mx.tile(mx.where(mask, 0.0, HIDDEN), (self.repeats, 1))
         scores = self.rows(scaled) @ keys[:, :, : self.last].swapaxes(-1, -2) + mask
         powers = power_of_2(scores - scores.max(axis=-1, keepdims=True))
-        share = powers * (1 / powers.sum(axis=-1, keepdims=True))
-        return self.unrows(share @ values[:, :, : self.last]), share
+        return self.unrows(powers @ widened[:, :, : self.last]), powers
 
-    def backward(self, inputs, cotangent, dot, share):
-        """Cotangents of queries, keys and values; `dot` (B, K, R, T, 1) are cotangents times outputs, summed over D."""
-        queries, keys, values = inputs
-        given = self.rows(cotangent)
-        scores = share * (given @ values[:, :, : self.last].swapaxes(-1, -2) - self.rows(dot))
-        by_query = self.unrows((scores @ keys[:, :, : self.last]) * self.scale)
-        by_key = scores.swapaxes(-1, -2) @ (self.rows(queries) * self.scale)
-        return by_query, by_key, share.swapaxes(-1, -2) @ given
+    def backward(self, queries, keys, widened, given, powers):
+        """Cotangents of queries, keys and values; queries and keys come times scale.
+
+        `given` (B, K, R, T, D + 1) are the outputs' cotangents over the divisors, and what the divisors' own take off.
+        """
+        given = self.rows(given)
+        scores = powers * (given @ widened[:, :, : self.last].swapaxes(-1, -2))
+        by_query = self.unrows(scores @ keys[:, :, : self.last])
+        by_key = scores.swapaxes(-1, -2) @ self.rows(queries)
+        return by_query, by_key, powers.swapaxes(-1, -2) @ given[..., :-1]
 
 
 def lora(inputs, weights, adapters, scale):

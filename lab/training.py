@@ -16,6 +16,7 @@ from mlx_lm.models import glm4, llama
 from lab import cpu_llama, cpu_ops, ranks, schedules, signals
 from lab.cli import Diverged, LabError
 from lab.epochs import steps_of
+from lab.joining import Joining
 
 OPTIMIZERS = {
     "adam": optim.Adam,
@@ -96,7 +97,8 @@ class Updates:
         self.model, self.optimizer, self.schedule, self.settings = model, optimizer, schedule, settings
         self.loss_and_gradient = nn.value_and_grad(model, summed_loss)
         self.timed, self.seconds, self.rows = 0, 0.0, []
-        optimizer.init(model.trainable_parameters())
+        self.joining = Joining(model.trainable_parameters(), settings)
+        optimizer.init(self.joining.join(model.trainable_parameters()))
 
     def __call__(self, update):
         """Make update number `update` (from 0); returns (mean loss in nats/token, trained tokens, learning rate).
@@ -109,7 +111,8 @@ class Updates:
         self._refuse_non_finite(total, norm.item())
         if 0 < self.settings.max_grad_norm < norm.item():
             gradient = tree_map(lambda value: value * (self.settings.max_grad_norm / norm), gradient)
-        self.optimizer.update(self.model, gradient)
+        trained = self.joining.join(self.model.trainable_parameters())
+        self.model.update(self.joining.part(self.optimizer.apply_gradients(gradient, trained)))
         mx.eval(self.model.trainable_parameters(), self.optimizer.state)
         if 0 < self.settings.clear_cache_threshold < mx.get_cache_memory():
             mx.clear_cache()
@@ -124,6 +127,7 @@ class Updates:
         for step in steps_of(update, self.schedule.batches_per_epoch, micro):
             batch = self.schedule.batch(step)
             loss, part = self._of_rows(ranks.share(batch))
+            part = self.joining.join(part)
             gradient = part if gradient is None else tree_map(mx.add, gradient, part)
             total, tokens = total + loss, tokens + float(batch.weights.sum())
             self.rows += batch.rows
