@@ -141,6 +141,9 @@ def _locked(target):
     with ExitStack() as held:
         try:
             partial.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LabError(f"{target}: cannot write there ({error.strerror}); choose another folder") from error
+        try:
             handle = os.open(partial, os.O_RDONLY)
             held.callback(os.close, handle)
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -61,16 +61,18 @@ def verify(folder, hf_path=None):
     if hf_path is not None and not Path(hf_path).is_dir():
         raise LabError(f"--hf-path {hf_path}: no such folder; name the source's folder, or leave it out")
     source = Path(hf_path or source)
-    faults = compare(Path(folder), wanted, "result")
-    present = {path.name for path in Path(folder).iterdir()} - {places.PLAN, places.JOURNAL, places.MARK}
-    faults += [f"{folder}/{name}: not in {places.SUMMARY}" for name in sorted(present - {*wanted, places.SUMMARY})]
+    faults = [f"{fault}; convert again" for fault in compare(Path(folder), wanted, "result")]
+    present = {path.name for path in Path(folder).iterdir() if not path.name.startswith(".")}
+    extra = present - {*wanted, places.SUMMARY, places.PLAN, places.JOURNAL}
+    faults += [f"{folder}/{name}: not in {places.SUMMARY}; remove it" for name in sorted(extra)]
     print(f"{folder}: {len(wanted)} files hashed")
     there = {name: digest for name, digest in shards.items() if (source / name).is_file()}
-    faults += compare(source, there, "source")
+    remedy = "download it again, or convert again if it was changed on purpose"
+    faults += [f"{fault}; {remedy}" for fault in compare(source, there, "source")]
     absent = f", {len(shards) - len(there)} not there" if len(there) < len(shards) else ""
     print(f"{source}: {len(there)} of {len(shards)} source files hashed{absent}")
     if faults:
-        raise CheckFailed(f"{'; '.join(faults)}; convert again what changed")
+        raise CheckFailed("; ".join(faults))
     print("all that is there is as written" if absent else "all as written")
 
 

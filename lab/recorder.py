@@ -15,10 +15,9 @@ from lab import adapters, schedules, signals, storage
 from lab.cli import commit
 from lab.epochs import updates_per_epoch
 from lab.progress import Live
-from lab.runs import SUMMARY
+from lab.runs import CURVE, SUMMARY
 from lab.services import Services
 
-CURVE = "curve.jsonl"
 NOT_KEPT = {"output", "config", "resume", "overwrite"}  # an interrupted run and one that was not say the same
 COPY = re.compile(rf"\d{{7,}}_{re.escape(adapters.WEIGHTS)}")
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import storage
+from lab.adapters import CONFIG as ADAPTER_CONFIG
 from lab.adapters import WEIGHTS
 from lab.cli import LabError
 from lab.fingerprint import differences, identity
 from lab.snapshots import Snapshot, Snapshots
 
-CHECKPOINTS, SUMMARY, LOCK = "checkpoints", "summary.json", ".lock"
+CHECKPOINTS, SUMMARY, CURVE, LOCK = "checkpoints", "summary.json", "curve.jsonl", ".lock"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,28 @@ def holding(folder):
     if (folder / SUMMARY).exists():
         return "a finished run"
     return "an adapter" if (folder / WEIGHTS).exists() else None
+
+
+def refuse_foreign(folder):
+    """Raise LabError where `folder` holds things and no training run: a model, data, documents. --overwrite is no leave."""
+    folder = Path(folder)
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if folder.exists() and not folder.is_dir():
+        raise LabError(f"--adapter-path {folder}: a file; name a folder")
+    own = names & {CHECKPOINTS, WEIGHTS, ADAPTER_CONFIG, CURVE, LOCK}
+    if SUMMARY in names and "adapter_path" not in _flags(folder / SUMMARY):
+        own = set()
+    if names and not own:
+        few = ", ".join(sorted(names)[:3])
+        raise LabError(f"--adapter-path {folder}: a folder with other things in it ({few} ...); name another one")
+
+
+def _flags(path):
+    try:
+        flags = json.loads(path.read_text(encoding="utf-8")).get("flags")
+    except (OSError, ValueError, AttributeError):
+        return {"adapter_path": None}  # half a summary, or none that can be read: decided by what else lies there
+    return flags if isinstance(flags, dict) else {}
 
 
 def refuse_used(settings):

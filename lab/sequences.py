@@ -6,6 +6,14 @@ from lab.chat import Sequence, encode_row
 from lab.cli import LabError
 from lab.records import refuse, row_format, training_rows
 
+MADE = "`make data` writes it, or give another --data"
+MISSING = {
+    "train.jsonl": MADE,
+    "valid.jsonl": MADE,
+    "test.jsonl": "--test needs it; write one, or leave --test out",
+}
+CHECK = "check the path"
+
 
 def load_sequences(path, tokenizer, mask_prompt, max_seq_length):
     """The sequences of the JSONL file `path`, each cut to `max_seq_length` inputs and with something to learn.
@@ -15,7 +23,8 @@ def load_sequences(path, tokenizer, mask_prompt, max_seq_length):
     """
     path = Path(path)
     if not path.is_file():
-        raise LabError(f"{path}: no such file; `make data` writes it, or give another --data")
+        what = "a folder; name a JSONL file" if path.is_dir() else f"no such file; {MISSING.get(path.name, CHECK)}"
+        raise LabError(f"{path}: {what}")
     rows = training_rows(path)
     _warn_of_text(path, rows, mask_prompt)
     sequences, problems, cut = [], [], 0

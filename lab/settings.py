@@ -194,6 +194,8 @@ def _fault(error, typed, sources, yaml_path):
 def _inherit(settings, given):
     """Take the shape of the resumed adapter over into `settings`; returns the line that says so."""
     file = Path(settings.resume_adapter_file)
+    if file.is_dir():
+        raise LabError(f"--resume-adapter-file {file}: a folder; give {file / 'adapters.safetensors'}")
     if not file.is_file():
         raise LabError(f"{file}: no such file; train that stage first (`make cpt`) or mend --resume-adapter-file")
     if file.parent.resolve() == Path(settings.adapter_path).resolve():

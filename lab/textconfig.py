@@ -118,7 +118,9 @@ def _text_part(config, path):
     kind = text.get("model_type") if isinstance(text, dict) else None
     parts = [part for part in (config, text) if isinstance(part, dict)]
     quantized = any(part.get(name) for part in parts for name in ("quantization", "quantization_config"))
-    faults = ["this checkpoint is quantized already, give the bfloat16 one"] if quantized else []
+    if quantized:  # its tensors are others, so nothing else that could be said of it helps
+        raise LabError(f"{path}: this checkpoint is quantized already; give the bfloat16 one")
+    faults = []
     if kind not in TEXT:
         inside = f" with a {key} of {shown(repr(kind))}" if key else ""
         faults.append(f"model_type {shown(repr(config.get('model_type')))}{inside} is not converted")

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,6 +32,7 @@ def run(args):
         raise LabError("--max-forgetting: needs general rows to measure it on; give --guard-data FILE.jsonl")
     followers.settle(settings)
     if settings.train and ranks.first():
+        runs.refuse_foreign(settings.adapter_path)
         runs.refuse_used(settings)
     tokenizer = models.load_tokenizer(settings.model)
     data = {label: load(settings, tokenizer, path) for label, path in data_files(settings).items()}
@@ -65,7 +66,8 @@ def run_in_folder(settings, inherited, data, asked, inputs):
     memory.check(settings, memory.largest_batch(data["train"], ranks.share_of(settings.batch_size)))
     model, tokenizer = models.load(settings.model)
     prepare(model, settings, inherited)
-    results = fit(model, tokenizer, data, asked, schedule, beginning, found)
+    with checkpointed(model.layers[0], settings):
+        results = fit(model, tokenizer, data, asked, schedule, beginning, found)
     if settings.test:
         with ranks.giving_up():
             results |= test(model, data, settings)
@@ -73,6 +75,18 @@ def run_in_folder(settings, inherited, data, asked, inputs):
         summarize(settings, inputs, {**results, "fingerprint": found})
         beginning.snapshots.clear()
     return DONE
+
+
+@contextmanager
+def checkpointed(layer, settings):
+    """Gradient checkpointing while the block runs, if asked for: mlx-lm changes the layer's class, for the whole process."""
+    plain = type(layer).__call__
+    if settings.grad_checkpoint:
+        grad_checkpoint(layer)
+    try:
+        yield
+    finally:
+        type(layer).__call__ = plain
 
 
 def already_finished(settings, beginning):
@@ -151,8 +165,6 @@ def prepare(model, settings, inherited):
         adapters.load_weights(model, settings.resume_adapter_file)
     if settings.fine_tune_type != "full":
         ranks.begin_alike(model)
-    if settings.grad_checkpoint:
-        grad_checkpoint(model.layers[0])
 
 
 def load(settings, tokenizer, path):
@@ -192,6 +204,10 @@ def fit(model, tokenizer, data, asked, schedule, beginning, found):
         f"{ending(state, settings)} in {(time.monotonic() - started) / 60:.1f} minutes; "
         f"kept iteration {best['iteration']}, {figures(best)}: {settings.adapter_path}"
     )
+    first = state.curve[0]
+    if best["valid_loss"] > first["valid_loss"] and not asked:
+        words = f"validation loss {best['valid_loss']:.4f}, before training {first['valid_loss']:.4f}"
+        print(f"warning: the adapter is worse than what it began with ({words}); use a lower --learning-rate")
     return {
         "iterations": state.iteration,
         "stopped_early": state.stopped_by is not None,

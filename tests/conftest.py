@@ -1,6 +1,7 @@
 """Real code on a real small model: the embedded checkpoint, converted once for the whole test run."""
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -10,6 +11,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 EMBEDDED = ROOT / "models/HyperCLOVAX-SEED-Think-Tiny"
+ROOM = 4e9  # bytes
+
+
+def pytest_configure():
+    """Temporary folders in memory where there is room: the crash tests sync thousands of times, which a disk pays for."""
+    memory = Path("/dev/shm")
+    if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
 @pytest.fixture(autouse=True)

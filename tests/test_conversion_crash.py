@@ -94,7 +94,7 @@ def test_a_crash_at_every_step_ends_with_the_same_bytes(
 
 
 def test_random_kills(tmp_path, source):
-    """kill -9 of real processes at random moments, until ten conversions were hit in the middle of their work."""
+    """kill -9 of real processes at random moments, until five conversions were hit in the middle of their work."""
     target, draw, kills = tmp_path / "target", random.Random(0), 0
     code = (
         "import sys\nfrom lab import building, conversion, conversion_plan\nimport convert_hyperclova\n"
@@ -106,7 +106,7 @@ def test_random_kills(tmp_path, source):
     started = time.monotonic()
     subprocess.run(command, check=True, **quiet)
     whole, wanted = time.monotonic() - started, contents(target)
-    while kills < 10:
+    while kills < 5:
         shutil.rmtree(target)
         while not target.exists():
             process = subprocess.Popen(command, **quiet)

@@ -439,15 +439,17 @@ def test_verify(make_checkpoint, capsys):
     flip(source / "model-00001-of-00002.safetensors", -1)
     (target / "tokenizer_config.json").unlink()
     (target / "extra.txt").write_text("x")
+    (target / ".DS_Store").write_text("x")
     assert finish(convert_hyperclova.main, verify) == 3
     error = capsys.readouterr().err
     for fault in (
-        f"{target}/model.safetensors: changed",
-        f"{source}/model-00001-of-00002.safetensors: changed",
+        f"{target}/model.safetensors: changed; convert again",
+        f"{source}/model-00001-of-00002.safetensors: changed; download it again",
         f"{target}/tokenizer_config.json: missing",
-        f"{target}/extra.txt: not in summary.json",
+        f"{target}/extra.txt: not in summary.json; remove it",
     ):
         assert fault in error
+    assert ".DS_Store" not in error
     assert error.count("\n") == 1
 
 

@@ -1,6 +1,7 @@
 """Flags of the trainer on real runs of a few updates."""
 
 import json
+import shutil
 
 import pytest
 
@@ -135,3 +136,31 @@ def test_a_run_with_one_flag_of_each_kind_reports(train, tmp_path):
     assert "memory: about 0." in out
     assert "dora, rank 2, scale 4" in out
     assert " GB\n" in out  # the peak, on each training line
+
+
+def test_a_folder_that_is_no_training_run_is_never_written_into(train, model_8bit, tmp_path):
+    """Not a model's, not a data set's, not one with documents: also with --overwrite."""
+    shutil.copytree(model_8bit, tmp_path / "model")
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "RESULTS.md").write_text("x", encoding="utf-8")
+    before = (tmp_path / "model" / "summary.json").read_bytes()
+    for folder in ("model", "documents", "data"):
+        names = sorted(path.name for path in (tmp_path / folder).iterdir())
+        for more in ((), ("--overwrite",), ("--resume", "--overwrite")):
+            code, _, error = train(*more, folder=folder)
+            assert code == 1 and "a folder with other things in it" in error and error.count("\n") == 1
+        assert sorted(path.name for path in (tmp_path / folder).iterdir()) == names
+    assert (tmp_path / "model" / "summary.json").read_bytes() == before
+    assert "a file; name a folder" in train(folder="documents/RESULTS.md")[2]
+
+
+def test_an_adapter_that_is_worse_than_none_is_said_to_be(train):
+    assert "warning: the adapter is worse" in train("--learning-rate", 1e3, folder="steep")[1]
+    assert "warning: the adapter is worse" not in train(folder="gentle")[1]
+
+
+def test_what_is_missing_is_named_with_its_own_remedy(train, data, tmp_path):
+    assert "nix.jsonl: no such file; check the path" in train("--guard-data", tmp_path / "nix.jsonl")[2]
+    assert "a folder; name a JSONL file" in train("--guard-data", data)[2]
+    assert "--test needs it" in train("--test")[2]
+    assert f"a folder; give {data}/adapters.safetensors" in train("--resume-adapter-file", data)[2]
