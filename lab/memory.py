@@ -31,6 +31,11 @@ from lab.training import HEAD_APART
 
 GB = 1e9
 KEPT, KEPT_DORA, KEPT_CHECKPOINTED, AGAIN, SCORES, LOGITS = 2.5, 1.1, 2, 16, 2, 4
+CPU_STEP = {
+    "lora": 1.32,
+    "dora": 1.1,
+    "checkpointed": 1.12,
+}  # lab.cpu_llama keeps more for the backward pass, also below the first trained layer
 MOMENTS = {"adam": 2, "adamw": 2, "adafactor": 1, "muon": 1, "sgd": 1}  # copies of the trained part
 PROCESS = 0.15 * GB  # Python and its libraries
 CGROUP = Path("/sys/fs/cgroup/memory.max")
@@ -82,7 +87,9 @@ def estimate(model, settings, shape):
     full = settings.fine_tune_type == "full"
     trained = size_of(model.trainable_parameters()) * (number if full else 4)  # adapters are float32 everywhere
     weights = weight_bytes(model, settings.model) - (trained if full else 0)
-    kept, working = _step(model, settings, shape, number)
+    kind = "checkpointed" if settings.grad_checkpoint else settings.fine_tune_type
+    own = CPU_STEP.get(kind, 1.0) if number == 4 else 1.0
+    kept, working = (own * size for size in _step(model, settings, shape, number))
     return Need(weights, trained * _copies(settings), kept, working)
 
 

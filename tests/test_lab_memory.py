@@ -12,7 +12,7 @@ from lab.chat import Sequence
 from lab.cli import LabError
 from lab.device import mx
 from lab.settings import resolve
-from lab.tuning import prepare
+from lab.tuning import checkpointed, prepare
 
 TOKENS = 128
 
@@ -42,14 +42,10 @@ def needed(settings, rows):
         {"fine_tune_type": "dora"},
     ],
 )
-def test_the_estimate_is_near_the_measured_peak_and_above_it(model_8bit, flags, monkeypatch):
+def test_the_estimate_is_near_the_measured_peak_and_above_it(model_8bit, flags):
     settings = settings_of(model_8bit, **flags)
     rows = sequences(settings.batch_size)
     model, _ = models.load(model_8bit)
-    block = type(model.layers[0])
-    monkeypatch.setattr(
-        block, "__call__", block.__call__
-    )  # --grad-checkpoint patches the class: put back afterwards
     prepare(model, settings, None)
     model.train()
     schedule = Schedule(rows, settings.batch_size, 0)
@@ -57,9 +53,11 @@ def test_the_estimate_is_near_the_measured_peak_and_above_it(model_8bit, flags, 
     mx.eval(model.parameters())
     others = mx.get_active_memory() - sum(value.nbytes for _, value in tree_flatten(model.parameters()))
     mx.reset_peak_memory()
-    updates(0)
+    with checkpointed(model.layers[0], settings):
+        updates(0)
     measured = mx.get_peak_memory() - others
     said = needed(settings, rows).total - memory.PROCESS
+    print(f"estimate / measured: {said / measured:.2f}")
     assert measured <= said <= 1.3 * measured
 
 
