@@ -4,6 +4,7 @@ A small llama learns a general text first; its adapter is trained on with other 
 """
 
 import json
+import subprocess
 
 import pytest
 
@@ -56,6 +57,19 @@ def train(world, run, monkeypatch, tmp_path):
     return call
 
 
+@pytest.fixture
+def train_apart(world, tmp_path):
+    """The same in a process of its own: the bytes of a run are promised of fresh processes (docs/LOG.md)."""
+
+    def call(folder, *flags):
+        (tmp_path / folder).mkdir()
+        command_line = crash_runs.command(world, *guarded(world), *map(str, flags))
+        done = subprocess.run(command_line, cwd=tmp_path / folder, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    return call
+
+
 def points(folder):
     rows = [
         json.loads(line) for line in (folder / "adapters/curve.jsonl").read_text(encoding="utf-8").splitlines()
@@ -84,8 +98,8 @@ def test_without_a_limit_it_only_watches(world):
     assert summary(world / "watched")["stopped_by"] is None
 
 
-def test_it_stops_and_keeps_the_best_inside_the_limit(train, tmp_path, world, limit):
-    code, out, error = train("run", "--max-forgetting", f"{limit}")
+def test_it_stops_and_keeps_the_best_inside_the_limit(train_apart, tmp_path, world, limit):
+    code, out, error = train_apart("run", "--max-forgetting", f"{limit}")
     assert code == 0, error
     found, done = points(tmp_path / "run"), summary(tmp_path / "run")
     assert [value > limit for value in rise(found)] == [False] * (len(found) - 1) + [True]
