@@ -24,15 +24,15 @@ class Window:
 
     def __init__(self, job):
         self.job, self.trained, self.real, self.computed, self.seconds, self.steps = job, 0, 0, 0, 0.0, 0
-        self.warm_seconds = 0.0
+        self.warm_seconds, self.cpu_seconds, self.cpu_started = 0.0, 0.0, 0.0
 
     def add(self, place, seconds, trained, real=0, computed=0):
         """Count step `place` (from 0); True while more steps are wanted. A slow warm-up ends after a quarter of the time."""
         if place == 0 or (place < self.job["warmup"] and self.warm_seconds < self.job["seconds"] / 4):
-            self.warm_seconds += seconds
+            self.warm_seconds, self.cpu_started = self.warm_seconds + seconds, time.process_time()
             return True
         self.steps += 1
-        self.seconds += seconds
+        self.seconds, self.cpu_seconds = self.seconds + seconds, time.process_time() - self.cpu_started
         self.trained, self.real, self.computed = self.trained + trained, self.real + real, self.computed + computed
         return self.steps < self.job["steps"] and self.seconds < self.job["seconds"]
 
@@ -87,7 +87,8 @@ def ours(job):
         wanted = ranks.total(float(wanted and ranks.first())) > 0
         step += 1
     result = window.result(**device_peak(mx), flops=flops)
-    result["peak_bytes"] = ranks.total(result["peak_bytes"])
+    for key in ("peak_bytes", "cpu_seconds"):
+        result[key] = ranks.total(float(result[key]))
     return result
 
 

@@ -3,7 +3,8 @@
 In turn, each in its own process, round after round, on the embedded 8-bit model and on a random llama of 25M parameters:
 our trainer; `mlx_lm lora` as installed; `mlx_lm lora` with our BLAS in front; PEFT + torch (skipped aloud where that
 Python has no torch and peft). Same rows, rank, modules, batch size, optimizer and masked prompts. Prints trained tokens
-a second and peak memory as ratios. Only ratios of one call mean anything: other work disturbs all rounds alike.
+a second and peak memory as ratios. Only ratios of one call mean anything, and on a machine with other work not even all
+of those: look at trained tokens for a second of CPU time (of all threads and ranks), which waiting does not change.
 
 --cuda: on an NVIDIA GPU with MLX's CUDA backend, a SOLAR-10.7B-shaped random model in 8 bit and in bf16, rows of 512
 tokens, beside PEFT + torch in bf16.
@@ -73,6 +74,8 @@ def contestants(args):
         print(f"skipped: {PEFT}: {args.torch_python}: {reason}; pip install -r requirements-dev.txt")
     else:
         found[PEFT] = Contestant("peft", args.torch_python)
+        if not args.cuda:  # two threads that wait for each other lose most on a machine with other work
+            found[f"{PEFT}, one thread"] = Contestant("peft", args.torch_python, {"threads": 1})
     if args.only:
         found = {name: one for name, one in found.items() if any(word in name for word in args.only)}
     return found
@@ -134,7 +137,8 @@ def run(contestant, job, folder, **environment):
     command = [contestant.python, str(ROOT / "bench" / "contestants.py"), contestant.function, str(path)]
     if contestant.ranks > 1:
         command = [sys.executable, "-m", "lab.launch", "--ranks", str(contestant.ranks), "--", *command]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count()), **environment}
+    threads = str({**job, **contestant.job}["threads"])
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, **environment}
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{contestant.function} failed:\n" + "\n".join(done.stderr.splitlines()[-12:]))
@@ -148,6 +152,7 @@ def measure(args, job, folder):
         for name, contestant in taking_part.items():
             result = run(contestant, job, folder)
             result["tokens_per_second"] = result["trained"] / result["seconds"]
+            result["tokens_per_cpu_second"] = result["trained"] / result["cpu_seconds"]
             found.setdefault(name, []).append(result)
             print(f"  round {number + 1}: {name}: {result['tokens_per_second']:.0f}", file=sys.stderr, flush=True)
         if not args.cuda:
@@ -170,14 +175,19 @@ def show(title, found, products):
     """The table of one model: medians over the rounds, and ours over each, every ratio taken within a round."""
     own = [name for name in (OURS, OURS_RANKS) if name in found]
     columns = "".join(f"{f'{name} / this':>30s}" for name in own)
-    print(f"\n{title}\n{'':28s}{'trained tokens/s':>17s}{columns}{'peak MB':>9s}{'ours / this':>12s}")
+    print(
+        f"\n{title}\n{'':28s}{'trained tokens/s':>17s}{columns}{'/CPU s':>8s}{'peak MB':>9s}{'ours / this':>12s}"
+    )
     for name, results in found.items():
-        rate = statistics.median(result["tokens_per_second"] for result in results)
+        rate, by_cpu = (
+            statistics.median(result[f"tokens_per_{unit}"] for result in results)
+            for unit in ("second", "cpu_second")
+        )
         peak = statistics.median(result["peak_bytes"] for result in results) / 1e6
         line = f"{name:28s}{rate:17.0f}"
         line += "".join(f"{spread(ratios(found, mine, name, 'tokens_per_second')):>30s}" for mine in own)
         memory = [statistics.median(ratios(found, mine, name, "peak_bytes")) for mine in own[:1]]
-        print(line + f"{peak:9.0f}" + "".join(f"{ratio:11.2f}x" for ratio in memory))
+        print(line + f"{by_cpu:8.0f}{peak:9.0f}" + "".join(f"{ratio:11.2f}x" for ratio in memory))
     for name in own if products else []:
         reached = [result["flops"] / result["seconds"] / 1e9 for result in found[name]]
         share = statistics.median(rate / most for rate, most in zip(reached, products, strict=True))
