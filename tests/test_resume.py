@@ -357,7 +357,7 @@ def test_patience_and_best_go_on(train, stopped, tmp_path):
 def test_a_summary_of_an_earlier_version_is_another_run(train, tmp_path):
     whole(train, "run")
     summary = tmp_path / "run/adapters/summary.json"
-    summary.write_text('{"flags": {}}', encoding="utf-8")
+    summary.write_text('{"flags": {"adapter_path": "adapters"}}', encoding="utf-8")
     code, _, error = train("run", "--resume")
     assert (code, "its summary does not say what decided it; name another" in error) == (1, True)
     whole(train, "run", "--resume", "--overwrite")
