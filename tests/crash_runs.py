@@ -7,7 +7,9 @@ Exit codes: 0 all identical, 2 bad usage, 3 a run ended differently.
 """
 
 import argparse
+import contextlib
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -28,6 +30,7 @@ RESULTS = ("adapters.safetensors", "adapter_config.json", "curve.jsonl", "summar
 RESUMABLE = 75
 IN_A_SAVE = 0.5  # share of the kills that wait for a save to begin
 KILLS_A_RUN = 10
+LONGEST_SAVE = 0.005  # seconds, about; a kill falls somewhere in it
 PATIENCE = 120  # seconds; no process here takes a tenth of it
 SETTINGS = """\
 lora_parameters: {rank: 4, scale: 20.0, dropout: 0.1}
@@ -114,15 +117,14 @@ def digests(folder):
     return {name: hashlib.sha256(content).hexdigest() for name, content in sorted(found.items())}
 
 
-def saving(folder):
-    """Whether a checkpoint, the adapter or the curve is just being written, or was when the process died."""
-    names = []
+def unfinished(folder):
+    """{(name, when it was written)}: checkpoints, adapters and curves that are being written, or were when a process died."""
+    found = set()
     for place in (folder / "adapters", folder / "adapters/checkpoints"):
-        try:
-            names += os.listdir(place)
-        except FileNotFoundError:
-            continue
-    return any(name.endswith((".partial", ".old")) for name in names)
+        with contextlib.suppress(FileNotFoundError):
+            names = [name for name in os.listdir(place) if name.endswith((".partial", ".old"))]
+            found |= {(name, os.stat(place / name).st_mtime_ns) for name in names}
+    return found
 
 
 def kill_somewhere(process, folder, chance, aimed):
@@ -130,16 +132,17 @@ def kill_somewhere(process, folder, chance, aimed):
 
     Returns where it died: "over" (it was done before), "in a save" or "elsewhere".
     """
-    saves = chance.randint(1, 5)
+    left = unfinished(folder)  # by the process before; each save begins with a file of its own
+
+    def saving():
+        return not unfinished(folder) <= left
+
     if not aimed and chance.random() < 0.25:
         wait_until(process, lambda: False, chance.uniform(0, 2))
     else:
         wait_until(process, lambda: training(folder))
         if aimed:
-            for _ in range(saves):
-                wait_until(process, lambda: not saving(folder))
-                wait_until(process, lambda: saving(folder))
-            time.sleep(chance.uniform(0, 0.005))
+            hold_in_a_save(process, saving, chance)
         else:
             wait_until(process, lambda: False, chance.uniform(0, 1))
     process.send_signal(signal.SIGKILL)
@@ -148,7 +151,26 @@ def kill_somewhere(process, folder, chance, aimed):
         raise RuntimeError(
             f"{folder}: exit code {code}: {(folder / 'log.txt').read_text(encoding='utf-8')[-2000:]}"
         )
-    return "over" if code == 0 else "in a save" if saving(folder) else "elsewhere"
+    return "over" if code == 0 else "in a save" if saving() else "elsewhere"
+
+
+def hold_in_a_save(process, saving, chance):
+    """Let some saves pass, then stop the process (SIGSTOP) while it writes one, or let it end."""
+    for _ in range(chance.randint(0, 4)):
+        wait_until(process, saving)
+        wait_until(process, lambda: not saving())
+    for attempt in itertools.count(1):
+        wait_until(process, saving)
+        time.sleep(chance.uniform(0, LONGEST_SAVE) / attempt)
+        process.send_signal(signal.SIGSTOP)
+        _, status = os.waitpid(process.pid, os.WUNTRACED) if process.poll() is None else (0, 0)
+        if not os.WIFSTOPPED(status):
+            if process.returncode is None:
+                process.returncode = os.waitstatus_to_exitcode(status)
+            return
+        if saving():  # it stands still, so it is still in the save when it is killed
+            return
+        process.send_signal(signal.SIGCONT)
 
 
 def wait_until(process, reached, seconds=PATIENCE):
