@@ -52,7 +52,7 @@ PHASES = {  # what is seen of a process that is in that phase
     "evaluation": lambda process, folder: "sequences: " in said(folder),
     "first step": lambda process, folder: "iteration 0: validation" in said(folder),
     "step": lambda process, folder: "iteration 7: train" in said(folder),
-    "save": lambda process, folder: crash_runs.saving(folder),
+    "save": lambda process, folder: bool(crash_runs.unfinished(folder)),
 }
 
 
