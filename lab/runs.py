@@ -72,6 +72,20 @@ def refuse_used(settings):
         )
 
 
+def refuse_busy(folder):
+    """Raise LabError where another process holds the lock of `folder`; the lock is left as it is."""
+    with suppress(OSError), open(Path(folder) / LOCK, "r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise at_work(folder) from None
+
+
+def at_work(folder):
+    """The error of a folder in which another trainer is at work."""
+    return LabError(f"{folder}: another trainer is at work there; wait for it or name another --adapter-path")
+
+
 @contextmanager
 def locked(folder):
     """Keep other trainers out of `folder`, which is made; the kernel ends the lock when this process dies.
@@ -83,7 +97,7 @@ def locked(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = _lock(folder / LOCK)
     if lock is None:
-        raise LabError(f"{folder}: another trainer is at work there; wait for it or name another --adapter-path")
+        raise at_work(folder)
     try:
         yield
     finally:

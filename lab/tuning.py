@@ -30,9 +30,12 @@ def run(args):
         raise LabError("nothing to do: give --train, --test or both")
     if settings.max_forgetting is not None and not settings.guard_data:
         raise LabError("--max-forgetting: needs general rows to measure it on; give --guard-data FILE.jsonl")
+    if getattr(args, "guard_action", None) and settings.max_forgetting is None:
+        raise LabError("--guard-action: nothing to act on; give --guard-data FILE.jsonl and --max-forgetting too")
     followers.settle(settings)
     if settings.train and ranks.first():
         runs.refuse_foreign(settings.adapter_path)
+        runs.refuse_busy(settings.adapter_path)
         runs.refuse_used(settings)
     tokenizer = models.load_tokenizer(settings.model)
     data = {label: load(settings, tokenizer, path) for label, path in data_files(settings).items()}

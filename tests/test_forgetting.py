@@ -186,6 +186,11 @@ def test_bad_guard_settings_are_one_line(train, flags, message):
     assert message in error and error.count("\n") == 1
 
 
+def test_an_action_without_a_limit_is_refused(train):
+    code, _, error = train("run", "--guard-action", "restore")
+    assert (code, "--guard-action: nothing to act on" in error) == (1, True)
+
+
 def test_a_limit_without_rows_to_measure_it_on_is_refused(world, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _, error = run(command.main, *crash_runs.command(world, "--max-forgetting", "1")[2:])

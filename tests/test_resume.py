@@ -271,6 +271,13 @@ def test_a_second_trainer_in_the_folder_is_one_line(train, tmp_path):
     whole(train, "run")
 
 
+def test_a_second_trainer_hears_of_the_first_not_of_what_it_has_left(train, stopped, tmp_path):
+    assert stopped("run", 3) == crash_runs.RESUMABLE
+    with runs.locked(tmp_path / "run/adapters"):
+        _, _, error = train("run")
+    assert "another trainer is at work there" in error and "--resume" not in error
+
+
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS])
 def test_a_disk_that_fails_is_one_line_and_old_results_stay(train, stopped, tmp_path, monkeypatch, error):
     whole(train, "whole")
