@@ -87,15 +87,12 @@ def attention(queries, keys, values, scale):
 
     The softmax's division comes after the product with the values, whose added column of ones gives the divisor.
     """
-    tokens, repeats = queries.shape[3], queries.shape[2]
-    blocks = -(-tokens // QUERIES)
-    edges = [tokens * place // blocks for place in range(blocks + 1)]
-    spans = [Span(first, last, repeats) for first, last in zip(edges, edges[1:], strict=False)]
+    tokens, blocks = queries.shape[3], spans(queries.shape[3], queries.shape[2])
 
     @mx.custom_function
     def attend(queries, keys, values):
         scaled, widened = queries * (scale * LOG2_E), _with_ones(values)
-        sums, powers = zip(*(span.forward(scaled, keys, widened) for span in spans), strict=True)
+        sums, powers = zip(*(span.forward(scaled, keys, widened) for span in blocks), strict=True)
         sums = mx.concatenate(sums, axis=3)
         divisors = sums[..., -1:]
         return sums[..., :-1] / divisors, divisors, *powers
@@ -106,11 +103,18 @@ def attention(queries, keys, values, scale):
         given = cotangents[0] / divisors
         given = mx.concatenate([given, -(given * outputs).sum(axis=-1, keepdims=True)], axis=-1)
         arrays = queries * scale, keys * scale, _with_ones(values), given
-        parts = [span.backward(*arrays, own) for span, own in zip(spans, powers, strict=True)]
+        parts = [span.backward(*arrays, own) for span, own in zip(blocks, powers, strict=True)]
         by_query, by_key, by_value = zip(*parts, strict=True)
         return mx.concatenate(by_query, axis=3), _summed(by_key, tokens), _summed(by_value, tokens)
 
     return attend(queries, keys, values)[0]
+
+
+def spans(tokens, repeats):
+    """The parts into which the queries of `tokens` positions are cut, `repeats` heads for each key-value head."""
+    blocks = -(-tokens // QUERIES)
+    edges = [tokens * place // blocks for place in range(blocks + 1)]
+    return [Span(first, last, repeats) for first, last in zip(edges, edges[1:], strict=False)]
 
 
 def _with_ones(values):
