@@ -77,7 +77,7 @@ def warning(letters):
 def verdict(pair):
     """A paired difference in words: "cpt - base: -1.2 points [-3.0, +0.6], p = 0.3: a loss of more than 3.0 points ..."."""
     low, high = 100 * pair["low"], 100 * pair["high"]
-    figures = f"{100 * pair['difference']:+.1f} points [{low:+.1f}, {high:+.1f}], p = {_p(pair['p'])}"
+    figures = f"{100 * pair['difference']:+.1f} points [{low:+.1f}, {high:+.1f}], p {_p(pair['p'])}"
     if low > 0:
         words = f"better, by {low:.1f} points or more"
     elif high < 0:
@@ -88,7 +88,7 @@ def verdict(pair):
 
 
 def _p(value):
-    return "below 0.001" if value < 0.001 else f"{value:.3f}".rstrip("0") if value < 0.1 else f"{value:.2f}"
+    return "below 0.001" if value < 0.001 else f"= {value:.3f}" if value < 0.1 else f"= {value:.2f}"
 
 
 def tables(report):

@@ -143,7 +143,8 @@ def test_other_architectures(kind, more, shares):
     assert choices.can_share(model) == shares
     vocabulary = TEXT["vocab_size"]
     questions = [
-        Question.of(np.array(each.prompt) % vocabulary, LETTERS) for each in questions_of([(90, 4, 20), (0, 2, 30)])
+        Question.of(np.array(each.prompt) % vocabulary, LETTERS)
+        for each in questions_of([(90, 4, 20), (0, 2, 30)])
     ]
     for number, values in all_scored(model, Plan(questions, 3, shares)).items():
         assert values == pytest.approx(one_by_one(model, questions[number]), abs=1e-4)
