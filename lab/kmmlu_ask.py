@@ -40,7 +40,7 @@ def _one_stage(model, stage, subjects, plan_of, items):
         for numbers, found in choices.scored(model, plan, done):
             items.add([_row(asked, stage, number, values) for number, values in zip(numbers, found, strict=True)])
     total = sum(len(asked.items) for asked in subjects)
-    print(f"{stage.name}: {total} items" + (f", {had} of them from a run before" if had else ""), flush=True)
+    print(f"{stage.name}: {total} items" + (f", {had} of them from an earlier run" if had else ""), flush=True)
 
 
 def _row(asked, stage, number, values):
