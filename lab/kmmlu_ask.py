@@ -29,15 +29,29 @@ def ask(model, tokenizer, stages, subjects, items_of, batch_size):
     return rows
 
 
+class Sized:
+    """An iterator whose length is known."""
+
+    def __init__(self, items, length):
+        self.items, self.length = items, length
+
+    def __iter__(self):
+        return iter(self.items)
+
+    def __len__(self):
+        return self.length
+
+
 def _one_stage(model, stage, subjects, plan_of, items):
     had = 0
-    for asked in progress(subjects, f"{stage.name}: subjects"):
+    for asked in subjects:
         plan = plan_of(asked)
         ids = [[asked.items[number].id for number in batch] for batch in plan.batches()]
         before = len(items.rows)
         done = items.found(ids)
         had += len(items.rows) - before
-        for numbers, found in choices.scored(model, plan, done):
+        batches = Sized(choices.scored(model, plan, done), plan.size - done)
+        for numbers, found in progress(batches, f"{stage.name} {asked.subject}"):
             items.add([_row(asked, stage, number, values) for number, values in zip(numbers, found, strict=True)])
     total = sum(len(asked.items) for asked in subjects)
     print(f"{stage.name}: {total} items" + (f", {had} of them from an earlier run" if had else ""), flush=True)
