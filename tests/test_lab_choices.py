@@ -21,11 +21,13 @@ def model(model_8bit):
 
 def one_by_one(model, question):
     """[log-likelihood of each choice], by the stock model's own forward pass of prompt and choice."""
-    found = []
+    found, seen = [], {}
     for tokens in question.choices:
-        inputs = mx.array([[*question.prompt.tolist(), *tokens[:-1]]])
-        rows = nn.log_softmax(model(inputs)[0, -len(tokens) :], axis=-1)
-        found.append(sum(rows[place, token].item() for place, token in enumerate(tokens)))
+        stem = tuple(tokens[:-1])
+        if stem not in seen:
+            logits = model(mx.array([[*question.prompt.tolist(), *stem]]))
+            seen[stem] = nn.log_softmax(logits[0, -len(tokens) :], axis=-1).tolist()
+        found.append(sum(row[token] for row, token in zip(seen[stem], tokens, strict=True)))
     return found
 
 
@@ -53,8 +55,8 @@ def questions_of(shape, seed=0):
 
 SHAPES = {
     "nothing shared": [(0, 9, 40)],
-    "one beginning": [(70, 7, 30)],
-    "several beginnings and loose ones": [(120, 4, 20), (60, 5, 50), (0, 3, 90)],
+    "one beginning": [(70, 5, 30)],
+    "several beginnings and loose ones": [(100, 3, 20), (50, 4, 30), (0, 3, 60)],
     "prompts of one token": [(0, 3, 1)],
     "one question": [(30, 1, 5)],
 }
@@ -79,13 +81,13 @@ def test_as_one_by_one(model, shape):
     ],
 )
 def test_choices_of_several_tokens(model, answers):
-    questions = [Question.of(each.prompt, answers) for each in questions_of([(80, 3, 20), (0, 2, 30)])]
+    questions = [Question.of(each.prompt, answers) for each in questions_of([(80, 3, 9), (0, 1, 30)])]
     for number, values in all_scored(model, Plan(questions, 3)).items():
         assert values == pytest.approx(one_by_one(model, questions[number]), abs=1e-4)
 
 
 def test_the_same_prompt_twice_and_one_that_goes_on_after_another(model):
-    base = questions_of([(0, 1, 90)])[0].prompt.tolist() * 3
+    base = list(range(100, 220))
     questions = [Question.of(tokens, LETTERS) for tokens in (base, base, base + [3], base[:-1])]
     for number, values in all_scored(model, Plan(questions, 2)).items():
         assert values == pytest.approx(one_by_one(model, questions[number]), abs=1e-4)
@@ -109,7 +111,7 @@ def test_beginnings_within_beginnings_are_computed_once():
 def test_a_run_that_goes_on_has_the_same_bits(model):
     plan = Plan(questions_of(SHAPES["several beginnings and loose ones"]), 3)
     batches = list(plan.batches())
-    assert len(batches) == plan.size > 4
+    assert len(batches) == plan.size >= 4
     whole = list(choices.scored(model, plan))
     assert [numbers for numbers, _ in whole] == batches
     for done in (1, plan.size - 1, plan.size):
