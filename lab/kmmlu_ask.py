@@ -18,6 +18,7 @@ def ask(model, tokenizer, stages, subjects, items_of, batch_size):
     def plan_of(asked):
         if asked.subject not in plans:  # once for all stages
             questions = [choices.Question.of(*found) for found in asked.prompts(tokenizer)]
+            warn_of_length(model, asked, questions)
             plans[asked.subject] = choices.Plan(questions, batch_size, shared)
         return plans[asked.subject]
 
@@ -27,6 +28,15 @@ def ask(model, tokenizer, stages, subjects, items_of, batch_size):
             _one_stage(model, stage, subjects, plan_of, items)
             rows[stage.name] = items.rows
     return rows
+
+
+def warn_of_length(model, asked, questions):
+    """Say how many prompts are longer than what the model was made for; they are asked whole all the same."""
+    window = getattr(getattr(model, "args", None), "max_position_embeddings", None)
+    if window and (long := sum(len(question.prompt) > window for question in questions)):
+        print(
+            f"warning: {asked.subject}: {long} prompts have more than the model's {window} tokens; use fewer --shots"
+        )
 
 
 class Sized:
