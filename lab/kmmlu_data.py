@@ -166,7 +166,7 @@ def read_items(path, task, subject):
         if problem := _problem(task, header, row, cells):
             problems.append(f"{where}: {problem}")
             continue
-        human = float(cells[HUMAN]) if cells.get(HUMAN, "").strip() else None
+        human = _human(cells.get(HUMAN, ""))
         question, options = cells[needed[0]], () if task is HAERAE else tuple(cells[name] for name in OPTIONS)
         label = _labels(task)[cells[ANSWER].strip()]
         items.append(Item(f"{subject}/{len(items)}", subject, question, options, label, human, where))
@@ -232,6 +232,17 @@ def _hint(task, answer):
 
 def _human_problem(text):
     try:
-        return None if not text or 0 <= float(text) <= 1 else f"{HUMAN} {text!r}; it is a share from 0 to 1"
+        _human(text)
     except ValueError:
-        return f"{HUMAN} {text!r}; it is a share from 0 to 1, or empty"
+        return f"{HUMAN} {text!r}; it is a share from 0 to 1, per cent up to 100, or empty"
+    return None
+
+
+def _human(text):
+    """The share in a cell of Human Accuracy, or None for an empty one. Raises ValueError for no share."""
+    if text.strip().lower() in ("", "nan"):
+        return None
+    value = float(text)
+    if not 0 <= value <= 100:
+        raise ValueError(text)
+    return value if value <= 1 else value / 100

@@ -117,7 +117,7 @@ def changed(place, value):
         ([HEADER, GOOD[:-1]], 2, "7 cells, the header has 8"),
         ([HEADER, GOOD, []], 3, "blank line"),
         ([HEADER, changed(7, "61 %")], 2, "Human Accuracy '61 %'"),
-        ([HEADER, changed(7, "61")], 2, "Human Accuracy '61'"),
+        ([HEADER, changed(7, "-1")], 2, "Human Accuracy '-1'"),
         ([HEADER[:3] + HEADER[4:], GOOD[:-1]], 1, "no column B"),
         ([[*HEADER, "A"], [*GOOD, "가"]], 1, "column A stands twice"),
         ([HEADER], 2, "no items"),
@@ -132,6 +132,11 @@ def test_a_malformed_file_is_one_line(table, rows, line, words):
         read(path)
     assert str(error.value).startswith(f"{path}:{line}: ") and words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("cell, share", [("0.61", 0.61), ("61", 0.61), ("", None), ("nan", None), ("1", 1.0)])
+def test_what_people_got_right(table, cell, share):
+    assert read(table([HEADER, changed(7, cell)]))[0].human == share
 
 
 def test_every_bad_row_is_named_with_its_own_line(table):
