@@ -33,6 +33,9 @@ GO_ON := --resume --overwrite
 LAUNCH := $(if $(HOSTFILE),--hostfile $(HOSTFILE),$(if $(filter-out 1,$(RANKS)),--ranks $(RANKS)))
 TRAIN := $(if $(LAUNCH),$(PYTHON) -m lab.launch $(LAUNCH) -- )$(PYTHON) train_with_early_stopping.py
 GENERAL := $(sort $(wildcard data_general/*.yaml))
+# A folder in the layout of KMMLU's files, instead of the hub; PROFILE=tiny has a sample of its own, which is not KMMLU.
+KMMLU_DATA ?= $(if $(filter tiny,$(PROFILE)),data_kmmlu_sample)
+KMMLU_FLAGS ?=
 
 # Order-only wherever it is used: a new .venv does not make finished stages old.
 INSTALLED := $(if $(filter .venv/bin/python,$(PYTHON)),.venv/.installed)
@@ -43,7 +46,7 @@ INSTALLED_DEV := $(addsuffix -dev,$(INSTALLED))
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help setup data convert cpt sft verify report no-replay tiny-model test crashtest test-reference lint doctor clean FORCE
+.PHONY: help setup data convert cpt sft verify report kmmlu no-replay tiny-model test crashtest test-reference lint doctor clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -139,6 +142,16 @@ $(RUN)/no_replay.json: $(MODEL)/summary.json $(CPT)/summary.json $(SFT)/summary.
 	$(PYTHON) compare_hcx_stages.py --model $(MODEL) --knowledge $(KNOWLEDGE) \
 	  --adapter-path base cpt=$(CPT) sft=$(SFT) no-replay=$(NO_REPLAY) --output $@ --profile $(PROFILE) --no-table
 
+kmmlu: $(RUN)/kmmlu.json ## KMMLU of base, CPT and SFT; goes on where it was stopped. KMMLU_FLAGS="--subset Law --shots 5"
+
+data_kmmlu_sample/summary.json: $(GENERAL) | $(INSTALLED)
+	$(PYTHON) prepare_kmmlu_sample.py --output-dir $(@D)
+
+$(RUN)/kmmlu.json: $(MODEL)/summary.json $(CPT)/summary.json $(SFT)/summary.json \
+  $(addsuffix /summary.json,$(filter data_kmmlu_sample,$(KMMLU_DATA))) | $(INSTALLED)
+	$(PYTHON) evaluate_kmmlu_8bit.py --model $(MODEL) --adapter-path base cpt=$(CPT) sft=$(SFT) \
+	  $(if $(KMMLU_DATA),--data-dir $(KMMLU_DATA)) $(KMMLU_FLAGS) --output $@
+
 tiny-model: | $(INSTALLED) ## pre-train the embedded checkpoint again, from data_general/ alone
 	$(PYTHON) make_tiny_model.py --force
 
@@ -163,7 +176,7 @@ lint: | $(INSTALLED_TEST) ## ruff: faults and form
 
 # models/, data_general/ and .venv stay. Links are removed, not what they point to.
 clean: ## remove data, adapters, runs and caches; never models/
-	@for path in runs adapters_* data_*_cpt data_*_sft data_*_sft_no_replay data_mlx .pytest_cache .ruff_cache \
+	@for path in runs adapters_* data_*_cpt data_*_sft data_*_sft_no_replay data_kmmlu_sample data_mlx .pytest_cache .ruff_cache \
 	    __pycache__ lab/__pycache__ tests/__pycache__ bench/__pycache__; do \
 	  if [ -d "$$path" ]; then echo "removing $$path"; rm -rf "$$path"; fi; \
 	done

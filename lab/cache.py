@@ -49,17 +49,18 @@ def _real(path):
 
 
 def _blobs(folder):
-    """(the blobs folder that goes with the snapshot `folder`, the store shared by the whole cache); None for none."""
-    if folder.parent.name != "snapshots":
+    """(the blobs folder that goes with a `folder` of a snapshot, the store shared by the whole cache); None for none."""
+    snapshots = next((path for path in folder.parents if path.name == "snapshots"), None)
+    if snapshots is None:
         return None, None
-    repository = folder.parents[1]
+    repository = snapshots.parent
     store = repository.parent / "blobs"
     return repository / "blobs", store if (store / STORE_MARKER).is_file() else None
 
 
 def _linked(blobs, name):
     """Whether a file of any revision leads to the blob `name`."""
-    files = (blobs.parent / "snapshots").glob("*/*")
+    files = (blobs.parent / "snapshots").glob("*/**/*")
     return any(file.is_symlink() and Path(os.readlink(file)).name == name for file in files)
 
 

@@ -11,7 +11,7 @@ import mlx.nn as nn
 from mlx_lm.models import llama
 from mlx_lm.tuner.lora import LoRALinear
 
-from lab.cpu_ops import attention, lora, swiglu
+from lab.cpu_ops import attention, attention_after, lora, swiglu
 
 STOCK_LAYER = llama.TransformerBlock.__call__  # mlx-lm's gradient checkpointing replaces it
 
@@ -24,16 +24,19 @@ def knows(model):
     return stock and not any(layer.use_sliding for layer in model.layers)
 
 
-def hidden(model, inputs):
-    """What `model.model(inputs)` gives, as (N, H); inputs (B, T)."""
+def hidden(model, inputs, caches=None):
+    """What `model.model(inputs)` gives, as (N, H); inputs (B, T).
+
+    `caches` are a lab.choices.Shared for each layer: what the inputs follow, where they may leave their keys and values.
+    """
     state = model.model.embed_tokens(inputs.reshape(-1))
-    for layer in model.layers:
-        state = state + _attention(layer.self_attn, layer.input_layernorm(state), inputs.shape)
+    for layer, cache in zip(model.layers, caches or [None] * len(model.layers), strict=True):
+        state = state + _attention(layer.self_attn, layer.input_layernorm(state), inputs.shape, cache)
         state = state + _mlp(layer.mlp, layer.post_attention_layernorm(state))
     return model.model.norm(state)
 
 
-def _attention(part, inputs, shape):
+def _attention(part, inputs, shape, cache=None):
     batch, tokens = shape
     heads, groups = part.n_heads, part.n_kv_heads
     projected = _project(inputs, part.q_proj, part.k_proj, part.v_proj)
@@ -41,8 +44,15 @@ def _attention(part, inputs, shape):
         array.reshape(batch, tokens, number, part.head_dim).transpose(0, 2, 1, 3)
         for array, number in zip(projected, (heads, groups, groups), strict=True)
     )
-    queries = part.rope(queries).reshape(batch, groups, heads // groups, tokens, part.head_dim)
-    outputs = attention(queries, part.rope(keys), values, part.scale)
+    offset = cache.offset if cache else 0
+    queries = part.rope(queries, offset=offset).reshape(batch, groups, heads // groups, tokens, part.head_dim)
+    keys = part.rope(keys, offset=offset)
+    if cache:
+        cache.fresh = keys, values
+    if offset:
+        outputs = attention_after(queries, keys, values, part.scale, (cache.keys, cache.values))
+    else:
+        outputs = attention(queries, keys, values, part.scale)
     outputs = outputs.reshape(batch, heads, tokens, part.head_dim).transpose(0, 2, 1, 3)
     return _project(outputs.reshape(batch * tokens, -1), part.o_proj)[0]
 

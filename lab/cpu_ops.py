@@ -117,6 +117,33 @@ def spans(tokens, repeats):
     return [Span(first, last, repeats) for first, last in zip(edges, edges[1:], strict=False)]
 
 
+def attention_after(queries, keys, values, scale, before):
+    """`attention` of tokens that follow a beginning, the same for all rows; no gradients.
+
+    `before` are the beginning's keys and values, each (1, K, P, D): the batch is folded into the rows of one product.
+    """
+    batch, groups, repeats, tokens, size = queries.shape
+    scaled = (queries * (scale * LOG2_E)).reshape(batch, groups, repeats * tokens, size)
+    mask = mx.arange(tokens)[:, None] >= mx.arange(tokens)
+    own = scaled @ keys.swapaxes(-1, -2) + mx.tile(mx.where(mask, 0.0, HIDDEN), (repeats, 1))
+    old_keys, old_values = before
+    old = _folded(scaled) @ old_keys.swapaxes(-1, -2)
+    largest = mx.maximum(own.max(axis=-1, keepdims=True), _unfolded(old.max(axis=-1, keepdims=True), batch))
+    sums = power_of_2(own - largest) @ _with_ones(values)
+    sums = sums + _unfolded(power_of_2(old - _folded(largest)) @ _with_ones(old_values), batch)
+    return (sums[..., :-1] / sums[..., -1:]).reshape(queries.shape)
+
+
+def _folded(array):
+    """(B, K, X, Y) -> (1, K, B x X, Y)."""
+    return array.swapaxes(0, 1).reshape(1, array.shape[1], -1, array.shape[3])
+
+
+def _unfolded(array, batch):
+    """(1, K, B x X, Y) -> (B, K, X, Y)."""
+    return array.reshape(array.shape[1], batch, -1, array.shape[3]).swapaxes(0, 1)
+
+
 def _with_ones(values):
     return mx.concatenate([values, mx.ones((*values.shape[:-1], 1))], axis=-1)
 

@@ -70,7 +70,7 @@ def _from_hub(repository, revision, info):
             write_atomically(folder.parents[1] / "refs" / (revision or "main"), info.sha)
     for name in SMALL:
         if name in listed:
-            _check_small(folder / name, listed[name])
+            check_small(folder / name, listed[name])
     shards = shards_of(folder)
     if missing := [shard for shard in shards if shard not in listed]:
         what = f"the commit {info.sha} lacks what its index names: {', '.join(missing[:20])}"
@@ -85,11 +85,11 @@ def _from_hub(repository, revision, info):
     _drop_wrong_sizes(source)
     for shard in shards:
         if shard not in digests:  # kept in git itself, so it is small
-            _check_small(downloads.fetch(source, shard), listed[shard])
+            check_small(downloads.fetch(source, shard), listed[shard])
     return source
 
 
-def _check_small(path, file):
+def check_small(path, file):
     """Remove the small file at `path`, and raise LabError, where it is not what the hub's listing promises."""
     if not path.is_file():
         raise LabError(f"{path}: did not come from the hub; {RUN_AGAIN}")

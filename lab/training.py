@@ -46,18 +46,24 @@ def make_optimizer(settings, slowed=lambda: 1.0):
         raise LabError(f"optimizer_config of {settings.optimizer}: {error}; see mlx.optimizers") from error
 
 
-def logits_at(model, inputs, places):
-    """Logits (N, V) float32 at the flat positions `places` (N,) of inputs (B, T).
+def logits_at(model, inputs, places, cache=None):
+    """Logits (N, V) float32 at the flat positions `places` (N,) of inputs (B, T), which follow what `cache` holds.
 
     The head is computed only there where the model lets us in: with masked prompts that is a third of the positions.
     """
     if not isinstance(model, HEAD_APART):
-        logits = model(inputs)
+        logits = model(inputs, cache=cache)
         return logits.reshape(-1, logits.shape[-1])[places].astype(mx.float32)
-    hidden = cpu_llama.hidden(model, inputs) if cpu_llama.knows(model) else model.model(inputs)
+    hidden = states(model, inputs, cache)
     hidden = hidden.reshape(-1, hidden.shape[-1])[places]
     head = model.lm_head if "lm_head" in model else model.model.embed_tokens.as_linear  # glm4 is never tied
     return head(hidden).astype(mx.float32)
+
+
+def states(model, inputs, cache=None):
+    """What the head of a HEAD_APART model is applied to, (B, T, H) or (B x T, H), for inputs (B, T)."""
+    fast = cpu_llama.knows(model)
+    return cpu_llama.hidden(model, inputs, cache) if fast else model.model(inputs, cache=cache)
 
 
 def summed_loss(model, inputs, places, targets, weights):

@@ -6,7 +6,8 @@
         subprocess.run(command, env=hub.environment(tmp_path))
 
 What it answers is what huggingface_hub 2.4 asks for: /api/models/<id>[/revision/<revision>], /api/models/<id>/tree/...,
-and HEAD and GET of /<id>/resolve/<revision>/<file>, which for large files leads to another host, as the hub's does.
+and HEAD and GET of /<id>/resolve/<revision>/<file>, which for large files leads to another host, as the hub's does; the
+same below /api/datasets/ and /datasets/.
 """
 
 import hashlib
@@ -136,9 +137,9 @@ class Handler(BaseHTTPRequestHandler):
         path = unquote(self.path.partition("?")[0])
         self.answer = Answer(self.command, path, self.headers.get("Range"), self.headers.get("Authorization"))
         self.server.hub.answers.append(self.answer)
-        if path.startswith("/api/models/"):
-            self.api(path.removeprefix("/api/models/"))
-        elif found := re.fullmatch(r"/(cdn/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+        if path.startswith(("/api/models/", "/api/datasets/")):
+            self.api(path.split("/", 3)[3])
+        elif found := re.fullmatch(r"/(cdn/)?(?:datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self.resolve(bool(found[1]), *found.groups()[1:])
         else:
             self.error("no model")

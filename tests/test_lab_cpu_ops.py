@@ -86,3 +86,21 @@ def test_lora(ranks):
         return mx.concatenate(cpu_ops.lora(inputs, weights, pairs, 20.0), 1)
 
     close(value_and_gradients(ours, (inputs, *factors)), value_and_gradients(stock, (inputs, *factors)), 5e-6)
+
+
+@pytest.mark.parametrize("before, tokens", [(1, 1), (70, 5), (3, 130)])
+def test_attention_after_a_shared_beginning(before, tokens):
+    """Beside the stock attention over the beginning and the tokens, with a causal mask from the lower right."""
+    queries, keys, values = (
+        normal(3, 6, tokens, 8),
+        normal(3, 2, tokens, 8, seed=1),
+        normal(3, 2, tokens, 8, seed=2),
+    )
+    old = [normal(1, 2, before, 8, seed=seed) for seed in (3, 4)]
+    wide = [
+        mx.concatenate([mx.broadcast_to(each, (3, 2, before, 8)), own], axis=2)
+        for each, own in zip(old, (keys, values), strict=True)
+    ]
+    wanted = mx.fast.scaled_dot_product_attention(queries, *wide, scale=0.3, mask="causal")
+    found = cpu_ops.attention_after(queries.reshape(3, 2, 3, tokens, 8), keys, values, 0.3, old)
+    close([found.reshape(3, 6, tokens, 8)], [wanted])

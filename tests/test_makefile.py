@@ -85,7 +85,7 @@ def test_a_fresh_clone_runs_exactly_the_chain(tree, profile, size):
 def test_help_is_the_default_and_lists_every_target_of_the_lab(tree):
     done = make(tree)
     listed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("  make ")]
-    wanted = "help setup data convert cpt sft verify report test crashtest test-reference lint doctor clean tiny-model no-replay"
+    wanted = "help setup data convert cpt sft verify report test crashtest test-reference lint doctor clean tiny-model no-replay kmmlu"
     assert sorted(listed) == sorted(wanted.split())
 
 
@@ -217,6 +217,22 @@ def test_clean_says_what_it_removes_and_keeps_models_and_general_data(tree):
     assert kept <= set(os.listdir(tree)) and not removed & set(os.listdir(tree))
     assert (tree / "models/HyperCLOVAX-SEED-Think-Tiny-Text-8bit/summary.json").exists()
     assert (tree / "elsewhere/adapters.safetensors").exists() and list((tree / "data_general").glob("*.yaml"))
+
+
+def test_kmmlu_takes_the_sample_the_hub_or_a_folder(tree):
+    made(tree)
+    adapters = "base cpt=adapters_solverx_cpt_tiny sft=adapters_solverx_sft_tiny"
+    model = "models/HyperCLOVAX-SEED-Think-Tiny-Text-8bit"
+    assert commands(tree, "kmmlu") == [
+        "python3 prepare_kmmlu_sample.py --output-dir data_kmmlu_sample",
+        f"python3 evaluate_kmmlu_8bit.py --model {model} --adapter-path {adapters}"
+        " --data-dir data_kmmlu_sample  --output runs/tiny/kmmlu.json",
+    ]
+    (line,) = commands(tree, "kmmlu", "KMMLU_DATA=mine", "KMMLU_FLAGS=--subset Law --shots 5")
+    assert "--data-dir mine --subset Law --shots 5 --output runs/tiny/kmmlu.json" in line
+    *_, line = commands(tree, "kmmlu", "PROFILE=hcx")
+    assert "evaluate_kmmlu_8bit.py" in line and "--data-dir" not in line and "sample" not in line
+    assert "--output runs/hcx/kmmlu.json" in line
 
 
 def test_ranks_and_hostfile_launch_the_training_stages_alone(tree):
