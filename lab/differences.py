@@ -3,6 +3,7 @@
 from lab.cli import LabError
 
 LEGEND = "differences in points: second stage less first, same probes [95 %]; * where the interval leaves out 0"
+MANY = 1000  # probes, from which on an interval is told to a tenth of a point
 COUNTS, SHARES = ("n", "only_first", "only_second"), ("difference", "low", "high", "p")
 
 
@@ -54,7 +55,9 @@ def cell(pair):
         return "-"
     difference, low, high = (100 * pair[key] for key in ("difference", "low", "high"))
     star = " *" if pair["low"] > 0 or pair["high"] < 0 else ""
-    return f"{difference:+.1f} [{round(low)} to {round(high)}]{star}"
+    digits = 1 if pair["n"] >= MANY else 0
+    low, high = (round(bound, digits) + 0.0 for bound in (low, high))  # no "-0"
+    return f"{difference:+.1f} [{low:.{digits}f} to {high:.{digits}f}]{star}"
 
 
 def chance(pair):

@@ -12,6 +12,7 @@ KMMLU, FORGETTING, NO_REPLAY = (
 )
 CONVERSION, TRAINING, CLAIMS = "`make convert` writes it", "train the adapter again", "`make claims` writes it"
 REPLAYS = ("none", "authored", "self")
+NUMBERS = ("iterations", "best_iteration", "best_valid_loss", "best_recall", "max_forgetting")  # of a training run
 LOSSES = ("train_loss", "valid_loss", "guard_loss", "recall")
 
 
@@ -71,6 +72,9 @@ def _check_metrics(where, metrics):
 def read_curve(folder):
     """(summary, rows of the curve) of an adapter's folder. Raises LabError, with file and line, for what is malformed."""
     summary = _object(folder / "summary.json", TRAINING, {"flags": dict})
+    for name, value in {**summary, **summary["flags"]}.items():
+        if name in NUMBERS and value is not None and type(value) not in (int, float):
+            raise LabError(f"{folder / 'summary.json'}: {name} is {value!r}, not a number; {TRAINING}")
     path = folder / "curve.jsonl"
     rows = read_jsonl(path)
     for number, row in rows:

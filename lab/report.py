@@ -60,7 +60,8 @@ def cell(value):
     if not value or not value["n"]:
         return "-"
     share, low, high = 100 * value["correct"] / value["n"], 100 * value["low"], 100 * value["high"]
-    return f"{value['correct']}/{value['n']}  {share:.1f} % [{low:.0f}-{high:.0f}]"
+    digits = 1 if value["n"] >= differences.MANY else 0
+    return f"{value['correct']}/{value['n']}  {share:.1f} % [{low:.{digits}f}-{high:.{digits}f}]"
 
 
 def rows(stages):
