@@ -64,18 +64,25 @@ def kmmlu(content):
     shots, chat = content.get("shots", 0), "in the chat template" if content.get("chat") else "as plain text"
     texts = [f"{content['task']}, {shots} shots, {chat}, from {content['source']}; chance {100 * chance:g} %."]
     texts += [f"{stage}: {value['warning']}" for stage, value in found.items() if value.get("warning")]
-    drawn = [bars.bars("kmmlu-groups", "Accuracy by group", _lines(found, "groups"), chance, content.get("human"))]
-    if any(value.get("letters") for value in found.values()):
-        drawn.append(bars.letters("kmmlu-letters", "Letters chosen", found))
-    subjects = _lines(found, "subjects")[1:]
-    parts = [subjects[start : start + A_PICTURE] for start in range(0, len(subjects), A_PICTURE)]
-    for number, part in enumerate(parts if len(subjects) > 1 else (), 1):
-        title = "Accuracy by subject" + (f", {number} of {len(parts)}" if len(parts) > 1 else "")
-        drawn.append(bars.bars(f"kmmlu-subjects-{number}", title, part, chance, highest=bars.highest(subjects)))
     title = "KMMLU" if content["task"] == "kmmlu" else f"{content['task']}"
     warning = NOT_KMMLU if content.get("sample") else ""
     tables = [*_compared(content.get("paired")), *_tables(found)]
-    return Section("kmmlu", title, texts, tables, drawn, warning=warning)
+    return Section("kmmlu", title, texts, tables, _pictures(content), warning=warning)
+
+
+def _pictures(content):
+    found, lines = content["stages"], {"chance": content["chance"]}
+    people = {"people": content["human"]} if type(content.get("human")) in (int, float) else {}
+    groups, subjects = _lines(found, "groups"), _lines(found, "subjects")[1:]
+    reach = bars.reach_of(groups, lines | people)
+    drawn = [bars.bars("kmmlu-groups", "Accuracy by group", groups, lines | people, reach)]
+    if any(value.get("letters") for value in found.values()):
+        drawn.append(bars.letters("kmmlu-letters", "Letters chosen", found))
+    parts = [subjects[start : start + A_PICTURE] for start in range(0, len(subjects), A_PICTURE)]
+    for number, part in enumerate(parts if len(subjects) > 1 else (), 1):
+        title = "Accuracy by subject" + (f", {number} of {len(parts)}" if len(parts) > 1 else "")
+        drawn.append(bars.bars(f"kmmlu-subjects-{number}", title, part, lines, bars.reach_of(subjects, lines)))
+    return drawn
 
 
 def _compared(pairs):
