@@ -6,7 +6,7 @@
 The claims are data (configs/claims.yaml). Verdicts go by 95 % intervals: "holds" and "does not hold" where the interval
 leaves no doubt, "undecided" where it straddles the bound, "not measured" with the target that measures it.
 
-Exit codes: 0 judged, and every claim that does not hold is known not to for this profile; 1 bad input (a claim that
+Exit codes: 0 judged, and every claim that does not hold was doubted for this profile; 1 bad input (a claim that
 cannot be judged, a malformed file); 2 bad usage; 3 a claim does not hold.
 """
 
@@ -39,8 +39,8 @@ def show(results):
             print(f"    {mark}{figure['verdict']}: {figure['text']}")
         if result["note"]:
             print(f"    {result['note']}")
-        if result["known"]:
-            print(f"    known not to hold: {result['known']}")
+        if result["doubted"]:
+            print(f"    doubted: {result['doubted']}")
         if result["make"]:
             print(f"    to measure it: {', '.join(f'`{target}`' for target in result['make'])}")
 
@@ -69,9 +69,9 @@ def main(argv=None):
     print(f"{len(results)} claims: {', '.join(f'{number} {verdict}' for verdict, number in tally.items())}")
     print(f"verdicts: {args.output}")
     for result in results:
-        if result["known"] and result["verdict"] == claims.HOLDS:
-            print(f"note: {result['id']} holds, though {args.claims} knows of {profile} that it does not")
-    if failed := [one["id"] for one in results if one["verdict"] == claims.FAILS and not one["known"]]:
+        if result["doubted"] and result["verdict"] == claims.HOLDS:
+            print(f"note: {result['id']} holds, though {args.claims} doubts it for {profile}")
+    if failed := [one["id"] for one in results if one["verdict"] == claims.FAILS and not one["doubted"]]:
         raise CheckFailed(f"{args.run}: {len(failed)} of {len(results)} claims do not hold: {', '.join(failed)}")
     return 0
 

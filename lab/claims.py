@@ -16,7 +16,7 @@ from lab.report import cell
 NOT_MEASURED = "not measured"
 VERDICTS = (HOLDS, FAILS, UNDECIDED, NOT_MEASURED)
 TEXTS = ("id", "claim", "claim_ko", "seed")
-KEYS = (*TEXTS, "given", "holds_if", "known", "no_probe")
+KEYS = (*TEXTS, "given", "holds_if", "doubted", "no_probe")
 CHANGES = {  # kind: (sign of the change that it limits, at most?, in words)
     "rises_at_least": (1, False, "a rise of at least"),
     "rises_at_most": (1, True, "a rise of at most"),
@@ -45,12 +45,12 @@ class Condition:
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence with what decides it; `known` is {profile: why it is known not to hold there}."""
+    """A sentence with what decides it; `doubted` is {profile: why it is expected not to hold there}."""
 
     texts: dict
     given: tuple = ()
     holds_if: tuple = ()
-    known: dict = field(default_factory=dict)
+    doubted: dict = field(default_factory=dict)
     no_probe: str = ""
 
 
@@ -83,10 +83,10 @@ def _claim(where, item):
     given, holds_if = (
         _conditions(f"{where}: {key}", item[key]) if key in item else () for key in ("given", "holds_if")
     )
-    known, silent = item.get("known", {}), item.get("no_probe", "")
-    if not isinstance(known, dict) or not all(isinstance(why, str) for why in (*known.values(), silent)):
-        raise LabError(f"{where}: `known:` is `profile: why` lines, `no_probe:` a text")
-    return Claim({key: item[key] for key in TEXTS}, given, holds_if, known, silent)
+    doubted, silent = item.get("doubted", {}), item.get("no_probe", "")
+    if not isinstance(doubted, dict) or not all(isinstance(why, str) for why in (*doubted.values(), silent)):
+        raise LabError(f"{where}: `doubted:` is `profile: why` lines, `no_probe:` a text")
+    return Claim({key: item[key] for key in TEXTS}, given, holds_if, doubted, silent)
 
 
 def _conditions(where, items):
@@ -137,7 +137,12 @@ def judge(claim, evidence, profile):
         verdict = NOT_MEASURED if missing else UNDECIDED
     else:
         verdict = next((one for one in (FAILS, NOT_MEASURED, UNDECIDED) if one in verdicts), HOLDS)
-    result = {**claim.texts, "verdict": verdict, "known": claim.known.get(profile), "note": claim.no_probe or None}
+    result = {
+        **claim.texts,
+        "verdict": verdict,
+        "doubted": claim.doubted.get(profile),
+        "note": claim.no_probe or None,
+    }
     figures = [figure | {"given": True} for figure in before] + figures
     lacking = dict.fromkeys(figure.pop("make") for figure in figures)
     return {**result, "figures": figures, "make": [target for target in lacking if target]}

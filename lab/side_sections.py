@@ -16,13 +16,13 @@ def claims(content):
         return Section("claims", title, missing="make claims")
     lines = []
     for claim in content["claims"]:
-        known = f"\nKnown for this profile: {claim['known']}" if claim.get("known") else ""
         figures = [
             f"{'given: ' if one.get('given') else ''}{one['text']} ({one['verdict']})" for one in claim["figures"]
         ]
         todo = [f"to measure it: {', '.join(claim['make'])}"] if claim.get("make") else []
+        doubt = [f"doubted for this profile: {claim['doubted']}"] if claim.get("doubted") else []
         note = [claim["note"]] if claim.get("note") else []
-        said = Cell("\n".join([*figures, *note, *todo]) + known, prose=True)
+        said = Cell("\n".join([*figures, *note, *todo, *doubt]), prose=True)
         text = Cell(f"{claim['claim']}\n{claim.get('claim_ko', '')}".strip(), prose=True)
         lines.append(
             [text, Cell(claim["verdict"], claim["verdict"]), said, Cell(claim.get("seed", ""), prose=True)]

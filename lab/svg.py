@@ -94,6 +94,7 @@ def picture(name, title, description, draw, size):
 def inline(drawn, name, title, description):
     """matplotlib's SVG file (bytes) as an element for a page; see the module."""
     ElementTree.register_namespace("", NAMESPACE)
+    name = f"svg-{name}"  # no section of the page is called so
     root = ElementTree.fromstring(drawn)
     for parent in list(root.iter()):
         for child in [child for child in parent if child.tag.rpartition("}")[2] in ("metadata", "style")]:

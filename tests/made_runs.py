@@ -120,7 +120,7 @@ def forgetting():
     points = []
     for name, replay, ratio, general, speaks in plan:
         metrics = {
-            "recall": counted(198 - int(40 * ratio), 200),
+            "recall": counted(198 - int(8 * ratio), 200),
             "general": counted(general, 200),
             "glasses": counted(speaks, 200),
         }
