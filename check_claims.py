@@ -66,7 +66,7 @@ def main(argv=None):
     write_summary(
         args.output, args, [args.claims, *inputs], {"profile": profile, "counts": tally, "claims": results}
     )
-    print(f"{len(results)} claims: {', '.join(f'{number} {verdict}' for verdict, number in tally.items())}")
+    print(f"{len(results)} claims: {', '.join(f'{verdict} {number}' for verdict, number in tally.items())}")
     print(f"verdicts: {args.output}")
     for result in results:
         if result["doubted"] and result["verdict"] == claims.HOLDS:

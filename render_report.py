@@ -2,8 +2,8 @@
 
   python render_report.py --run runs/tiny
 
-Renders JSON and nothing else: report.json, and where they are there claims.json, forgetting.json and kmmlu.json beside it
-and the curves of the adapters that the report names. What was not run is named on the page, with the command that runs it.
+Renders JSON and nothing else: report.json, and where they are there claims.json, no_replay.json, forgetting.json and
+kmmlu.json beside it and the curves of the adapters that the report names. What was not run is named on the page, with the command that runs it.
 The page holds its pictures and styles, loads nothing and runs nothing; the same JSON gives the same bytes.
 
 Exit codes: 0 rendered, 1 bad input, 2 bad usage.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lab.cli import finish, write_atomically
 
-FILES = ("claims.json", "forgetting.json", "kmmlu.json")
+FILES = ("claims.json", "no_replay.json", "forgetting.json", "kmmlu.json")
 
 
 def parse_args(argv):
@@ -39,7 +39,7 @@ def read(run):
     from lab.sections import adapters_of
 
     found = {"report.json": read_report(run / "report.json")}
-    readers = (measured.read_claims, measured.read_forgetting, measured.read_kmmlu)
+    readers = (measured.read_claims, read_report, measured.read_forgetting, measured.read_kmmlu)
     for name, reader in zip(FILES, readers, strict=True):
         found[name] = reader(run / name) if (run / name).is_file() else None
     curves = {}
@@ -65,7 +65,7 @@ def build(run, found, curves):
         sections.stages(report),
         sections.answers(report),
         sections.training(curves),
-        side_sections.forgetting(found["forgetting.json"]),
+        side_sections.forgetting(found["forgetting.json"], found["no_replay.json"]),
         side_sections.kmmlu(found["kmmlu.json"]),
         side_sections.claims(found["claims.json"]),
         sections.data(report),

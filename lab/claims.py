@@ -192,7 +192,7 @@ def _weigh_change(condition, found):
     sign, at_most, words = CHANGES[condition.kind]
     limit = float(condition.value)
     verdict = bounds.decide(pair["low"], pair["high"], sign * limit, at_most)
-    return verdict, f"{_name(condition)} {differences.cell(pair)} points, {words} {100 * limit:g}"
+    return verdict, f"{_name(condition)} {differences.points(pair)} points, {words} {100 * limit:g}"
 
 
 def _name(condition):

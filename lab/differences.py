@@ -53,11 +53,16 @@ def cell(pair):
     """A comparison in words: "+38.2 [30 to 46] *", in points; "-" where there is none."""
     if not pair or not pair["n"]:
         return "-"
-    difference, low, high = (100 * pair[key] for key in ("difference", "low", "high"))
     star = " *" if pair["low"] > 0 or pair["high"] < 0 else ""
+    return points(pair) + star
+
+
+def points(pair):
+    """A difference and its interval in points, as "+38.2 [30 to 46]"."""
+    difference, low, high = (100 * pair[key] for key in ("difference", "low", "high"))
     digits = 1 if pair["n"] >= MANY else 0
     low, high = (round(bound, digits) + 0.0 for bound in (low, high))  # no "-0"
-    return f"{difference:+.1f} [{low:.{digits}f} to {high:.{digits}f}]{star}"
+    return f"{difference:+.1f} [{low:.{digits}f} to {high:.{digits}f}]"
 
 
 def chance(pair):

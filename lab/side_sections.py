@@ -2,7 +2,7 @@
 
 from lab import bars, differences, pictures
 from lab.page import Cell, Section, Table
-from lab.report import METRICS, cell, label
+from lab.report import METRICS, cell, label, rows
 
 NOT_KMMLU = "A sample made by the lab, not KMMLU: its figures say nothing of the published benchmark."
 WHOLE = "all questions"
@@ -27,18 +27,20 @@ def claims(content):
         lines.append(
             [text, Cell(claim["verdict"], claim["verdict"]), said, Cell(claim.get("seed", ""), prose=True)]
         )
-    tally = ", ".join(f"{number} {verdict}" for verdict, number in content["counts"].items())
+    tally = ", ".join(f"{verdict} {number}" for verdict, number in content["counts"].items())
     text = f"What the seed found, and whether this run bears it out: {tally}. The claims and their bounds are configs/claims.yaml."
     note = "A claim holds, or does not, only where the 95 % interval leaves no doubt; it is undecided where that straddles the bound."
     table = Table("Claims", ["claim", "verdict", "by these figures", "in the seed"], lines, note)
     return Section("claims", title, [text], [table])
 
 
-def forgetting(content):
-    """What is learnt and lost at each share of general rows."""
-    title = "Forgetting and replay"
+def forgetting(content, no_replay):
+    """What is learnt and lost at each share of general rows, and the stages beside SFT without any."""
+    title, without = "Forgetting and replay", []
+    if no_replay is not None:
+        without = [Table("SFT with and without general rows", *_stage_table(no_replay["stages"]))]
     if content is None:
-        return Section("forgetting", title, missing="make forgetting")
+        return Section("forgetting", title, tables=without, missing="make forgetting")
     metrics = [metric for metric in METRICS if any(metric in point["metrics"] for point in content["points"])]
     lines = [["base model", "-", "-", *(cell(content["base"].get(metric)) for metric in metrics)]]
     for point in content["points"]:
@@ -49,7 +51,12 @@ def forgetting(content):
     picture = pictures.forgetting("forgetting", "What replay keeps, with 95 % intervals", content)
     note = "Replay is the share of general rows among the training rows; self: answers that the base model wrote itself, drawn a little to the right."
     texts = [content["verdict"]] if isinstance(content.get("verdict"), str) else []
-    return Section("forgetting", title, texts, [Table("Points", head, lines, note)], [picture])
+    return Section("forgetting", title, texts, [Table("Points", head, lines, note), *without], [picture])
+
+
+def _stage_table(stages):
+    head, *lines = rows(stages)
+    return head, lines
 
 
 def _rows(counts):

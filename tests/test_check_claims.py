@@ -48,7 +48,7 @@ def test_the_seeds_claims_on_a_run_with_every_part(run, made):
     unlike |= {"cpt-keeps-general": "does not hold", "kmmlu-law": "does not hold"}
     assert {name: verdict for name, verdict in found.items() if verdict != "holds"} == unlike
     assert "holds: cpt completion 55/56  98.2 % [91-100], at least 90.0 %" in out
-    assert "does not hold: base -> cpt general -24.0 [-30 to -18] * points, a fall of at most 10" in out
+    assert "does not hold: base -> cpt general -24.0 [-30 to -18] points, a fall of at most 10" in out
 
 
 def test_what_was_not_run_is_told_with_its_target(run, tmp_path):
