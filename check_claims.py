@@ -47,7 +47,7 @@ def show(results):
 
 def counts(results):
     """{verdict: how many}, in the order of the verdicts."""
-    from lab.claims import VERDICTS
+    from lab.shapes import VERDICTS
 
     tally = Counter(result["verdict"] for result in results)
     return {verdict: tally[verdict] for verdict in VERDICTS}

@@ -3,8 +3,8 @@
   python render_report.py --run runs/tiny
 
 Renders JSON and nothing else: report.json, and where they are there claims.json, no_replay.json, forgetting.json and
-kmmlu.json beside it and the curves of the adapters that the report names. What was not run is named on the page, with the command that runs it.
-The page holds its pictures and styles, loads nothing and runs nothing; the same JSON gives the same bytes.
+kmmlu.json beside it, and the curves of the adapters that the report names. What was not run is named on the page, with the
+command that runs it. The page holds its pictures and styles, loads nothing and runs nothing; the same JSON gives the same bytes.
 
 Exit codes: 0 rendered, 1 bad input, 2 bad usage.
 """
@@ -35,11 +35,10 @@ def read(run):
     """
     from lab import measured
     from lab.page import readable
-    from lab.report import read_report
     from lab.sections import adapters_of
 
-    found = {"report.json": read_report(run / "report.json")}
-    readers = (measured.read_claims, read_report, measured.read_forgetting, measured.read_kmmlu)
+    found = {"report.json": measured.read_whole_report(run / "report.json")}
+    readers = (measured.read_claims, measured.read_whole_report, measured.read_forgetting, measured.read_kmmlu)
     for name, reader in zip(FILES, readers, strict=True):
         found[name] = reader(run / name) if (run / name).is_file() else None
     curves = {}

@@ -12,9 +12,9 @@ from lab.bounds import FAILS, HOLDS, UNDECIDED
 from lab.cli import LabError
 from lab.evidence import FILES, Evidence
 from lab.report import cell
+from lab.shapes import VERDICTS
 
-NOT_MEASURED = "not measured"
-VERDICTS = (HOLDS, FAILS, UNDECIDED, NOT_MEASURED)
+NOT_MEASURED = VERDICTS[3]
 TEXTS = ("id", "claim", "claim_ko", "seed")
 KEYS = (*TEXTS, "given", "holds_if", "doubted", "no_probe")
 CHANGES = {  # kind: (sign of the change that it limits, at most?, in words)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from lab import measured
 from lab.cli import LabError
-from lab.report import METRICS, read_report
+from lab.report import METRICS
+from lab.shapes import REPLAYS
 
 STAGES, SAMPLE = ("base", "cpt", "sft"), "only a sample made by the lab, not KMMLU"
 
@@ -48,7 +49,7 @@ class File:
 FILES = {
     "report": File("report.json", "make verify", STAGES),
     "no_replay": File("no_replay.json", "make no-replay", (*STAGES, "no-replay")),
-    "forgetting": File("forgetting.json", "make forgetting", ("base", "default", *measured.REPLAYS)),
+    "forgetting": File("forgetting.json", "make forgetting", ("base", "default", *REPLAYS)),
     "kmmlu": File("kmmlu.json", "make kmmlu", STAGES, ("micro", "subjects/", "groups/")),
     "conversion": File(
         "summary.json", "make convert", (), ("tensors_checked", "bits_per_weight", "parameters"), True
@@ -62,16 +63,20 @@ def gather(folder):
     report.json must be there; the others are None where their part was not run.
     """
     folder = Path(folder)
-    report = read_report(folder / FILES["report"].name)
+    report = measured.read_whole_report(folder / FILES["report"].name)
     model = (report.get("flags") or {}).get("model")
     paths = {name: folder / file.name for name, file in FILES.items()}
     paths["conversion"] = Path(model) / FILES["conversion"].name if isinstance(model, str) else None
-    readers = {"report": read_report, "no_replay": read_report, "forgetting": measured.read_forgetting}
+    readers = {
+        "report": measured.read_whole_report,
+        "no_replay": measured.read_whole_report,
+        "forgetting": measured.read_forgetting,
+    }
     readers |= {"kmmlu": measured.read_kmmlu, "conversion": measured.read_conversion}
     there = {name: path for name, path in paths.items() if path and path.is_file()}
     contents = {name: readers[name](path) for name, path in there.items()}
     evidence = {name: SHAPES[name](contents[name]) if name in contents else None for name in FILES}
-    return evidence, list(there.values()), str(report.get("profile", ""))
+    return evidence, list(there.values()), report.get("profile", "")
 
 
 def _of_report(content):
@@ -83,7 +88,7 @@ def _of_forgetting(content):
     points = content["points"]
     default = next(point for point in points if point["name"] == content["default"])
     stages = {"base": content["base"], "default": default["metrics"]}
-    for replay in measured.REPLAYS:
+    for replay in REPLAYS:
         if own := [point for point in points if point["replay"] == replay]:
             stages[replay] = min(own, key=lambda point: abs(point["ratio"] - default["ratio"]))["metrics"]
     return Evidence(stages)

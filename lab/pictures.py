@@ -61,7 +61,7 @@ def _mark_ends(axes, summary):
 
 def guard_limit(summary, rows):
     """The loss on general text above which the forgetting guard acts; None without a guard."""
-    limit, points = summary["flags"].get("max_forgetting"), _points(rows, "guard_loss")
+    limit, points = summary.get("flags", {}).get("max_forgetting"), _points(rows, "guard_loss")
     return points[0][1] + limit if points and type(limit) in (int, float) else None
 
 

@@ -72,12 +72,12 @@ def training(curves):
 
 def _training_cells(summary, points):
     """updates, how it ended, the update that was kept, its loss, the guard's words, rate, batch and minutes."""
-    flags, loss = summary["flags"], summary.get("best_valid_loss")
+    flags, loss = summary.get("flags", {}), summary.get("best_valid_loss")
     why = {"patience": "no better for long enough", "forgetting": "forgot too much"}.get(summary.get("stopped_by"))
     ended = f"early: {why}" if why else "early" if summary.get("stopped_early") else "as planned"
     limit = pictures.guard_limit(summary, points)
     schedule = (flags.get("lr_schedule") or {}).get("name", "")
-    rate = f"{flags['learning_rate']:g}" if "learning_rate" in flags else "-"
+    rate = f"{flags['learning_rate']:g}" if flags.get("learning_rate") is not None else "-"
     return [
         *(str(summary.get("iterations", "-")), ended, str(summary.get("best_iteration", "-"))),
         f"{loss:.4f}" if loss is not None else "-",

@@ -9,7 +9,8 @@ import compare_hcx_stages
 import prepare_solverx_cpt_data
 import render_report
 import train_with_early_stopping
-from lab.cli import CheckFailed
+from lab.cli import CheckFailed, LabError
+from lab.page import to_html
 from lab.sections import command
 from tests import browser, made_runs
 
@@ -100,6 +101,33 @@ def broken(name, change):
     return write
 
 
+def places(value, path=()):
+    """The paths of all values in JSON content, of a list's first two."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from places(item, (*path, key))
+
+
+@pytest.mark.parametrize("wrong", ["null", '"x"', "-1", "[]", '{"a": null}'])
+def test_whatever_stands_in_a_report_is_rendered_or_refused(bare, wrong):
+    """Every value of report.json in turn becomes something else: a page comes out, or a LabError that names the file."""
+    refused, good = 0, (bare / "report.json").read_text(encoding="utf-8")
+    for path in places(json.loads(good)):
+        whole = {"": json.loads(good)}
+        inner = whole
+        for key in ("", *path)[:-1]:
+            inner = inner[key]
+        inner[("", *path)[-1]] = json.loads(wrong)
+        (bare / "report.json").write_text(json.dumps(whole[""]), encoding="utf-8")
+        try:
+            to_html(*render_report.build(bare, *render_report.read(bare)))
+        except LabError as error:
+            refused += 1
+            assert str(bare / "report.json") in str(error) and "\n" not in str(error)
+    assert refused > 50
+
+
 def curve_line(text):
     def write(run):
         folder = run / "cpt"
@@ -125,36 +153,62 @@ def curve_line(text):
             broken("report", lambda it: it["paired"]["recall"][0].update(n=0)),
             'paired: recall: "first", "second" and',
         ),
-        (broken("forgetting", lambda _: "[]"), "forgetting.json: holds no JSON object; `make forgetting`"),
-        (broken("forgetting", lambda it: it.update(points=None)), 'forgetting.json: no "points"'),
+        (broken("forgetting", lambda _: "[]"), "forgetting.json: all of it: Input should be"),
+        (
+            broken("forgetting", lambda it: it.update(points=None)),
+            "forgetting.json: points: Input should be a valid list",
+        ),
         (
             broken("forgetting", lambda it: it["points"][1]["metrics"].update(x=1)),
-            "replay-25: unknown metric 'x'; known",
+            "metrics.x: Input should be 'identity', ",
         ),
         (
             broken("forgetting", lambda it: it["points"][1].update(replay="real")),
-            "replay 'real' is none of none, auth",
+            "points.1.replay: Input should be 'none'",
         ),
-        (broken("forgetting", lambda it: it["points"][1].update(ratio=25)), 'replay-25: "ratio" must be a share'),
-        (broken("forgetting", lambda it: it["points"][0].update(name=None)), 'point 0: no "name"'),
-        (broken("forgetting", lambda it: it.update(default="replay-5")), "\"default\" 'replay-5' must be one of"),
-        (broken("kmmlu", lambda it: it.pop("chance")), 'kmmlu.json: no "chance"'),
-        (broken("kmmlu", lambda it: it.update(chance=25)), 'kmmlu.json: "chance" must be a share'),
-        (broken("kmmlu", lambda it: it["stages"]["cpt"].update(micro=None)), 'stage cpt: micro: "correct" and'),
         (
-            broken("kmmlu", lambda it: it["stages"]["cpt"]["subjects"].update(Law=3)),
-            'cpt: subjects: Law: "correct"',
+            broken("forgetting", lambda it: it["points"][1].update(ratio=25)),
+            "points.1.ratio: Input should be less than",
         ),
-        (broken("kmmlu", lambda it: it["stages"]["cpt"]["letters"].update(A="x")), "cpt: letters: expected whole"),
-        (broken("kmmlu", lambda it: it.update(paired={})), "kmmlu.json: paired: expected a list"),
-        (lambda run: made_runs.write(run / "claims.json", {}), 'claims.json: no "claims"'),
         (
-            lambda run: made_runs.write(run / "claims.json", {"claims": [{}], "counts": {}}),
-            "claims.json: a claim without",
+            broken("forgetting", lambda it: it["points"][0].pop("name") and None),
+            "points.0.name: Field required; `make for",
+        ),
+        (
+            broken("forgetting", lambda it: it.update(default="replay-5")),
+            "default 'replay-5' must be one of the points",
+        ),
+        (
+            broken("kmmlu", lambda it: it.update(chance=25)),
+            "kmmlu.json: chance: Input should be less than or equal to 1",
+        ),
+        (broken("kmmlu", lambda it: it["stages"]["cpt"].update(micro=None)), "stages.cpt.micro: Input should be"),
+        (
+            broken("kmmlu", lambda it: it["stages"]["cpt"]["subjects"]["Law"].update(n=1)),
+            "subjects.Law: Value error, 180",
+        ),
+        (
+            broken("kmmlu", lambda it: it["stages"]["cpt"]["letters"].update(A="x")),
+            "stages.cpt.letters.A: Input should be",
+        ),
+        (
+            broken("kmmlu", lambda it: it.update(paired={})),
+            "kmmlu.json: paired: Input should be a valid list; `make kmmlu`",
+        ),
+        (broken("kmmlu", lambda it: it.update(human=True)), "kmmlu.json: human: Input should be a valid number"),
+        (
+            lambda run: made_runs.write(run / "claims.json", {}),
+            "claims.json: claims: Field required (and 1 more faults)",
         ),
         (curve_line('{"iteration": 60, "valid_'), "cpt/curve.jsonl:12: not valid JSON"),
-        (curve_line('{"valid_loss": 1}\n'), 'cpt/curve.jsonl:12: no "iteration"'),
-        (curve_line('{"iteration": 60, "valid_loss": "low"}\n'), "cpt/curve.jsonl:12: valid_loss is 'low'"),
+        (
+            curve_line('{"valid_loss": 1}\n'),
+            "cpt/curve.jsonl:12: iteration: Field required; train the adapter again",
+        ),
+        (
+            curve_line('{"iteration": 60, "valid_loss": "low"}\n'),
+            "cpt/curve.jsonl:12: valid_loss: Input should be a valid",
+        ),
     ],
 )
 def test_bad_input_is_one_line_with_the_file(run, bare, spoil, message):
