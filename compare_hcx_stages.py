@@ -32,7 +32,7 @@ def parse_args(argv):
 
 
 def check(path, limits, report):
-    """Print every one of the bounds `limits` of the file `path` with its figure. Raises CheckFailed where one does not hold."""
+    """Print each bound out of `limits`, those of the file `path`. Raises CheckFailed where one does not hold."""
     verdicts = [bounds.verdict(bound, report["stages"]) for bound in limits]
     for line, _ in verdicts:
         print(line)

@@ -68,7 +68,7 @@ def describe_bars(rows, lines):
 
 
 def letters(name, title, stages):
-    """The letters that each stage chose, in percent of the items, the true ones as lines: {stage: {"letters", "answers"}}."""
+    """The letters that each stage chose, in percent, the true ones as lines: {stage: {"letters", "answers"}}."""
     chosen = {stage: _of_letters(value["letters"]) for stage, value in stages.items() if value.get("letters")}
     true = next((_of_letters(value["answers"]) for value in stages.values() if value.get("answers")), {})
     names = sorted({letter for shares in (*chosen.values(), true) for letter in shares})

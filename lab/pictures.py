@@ -73,12 +73,13 @@ def describe_curve(summary, rows):
             parts.append(f"{words} loss from {points[0][1]:.2f} to {points[-1][1]:.2f} nats/token")
     if recall := _points(rows, "recall"):
         parts.append(f"recall from {100 * recall[0][1]:.0f} % to {100 * recall[-1][1]:.0f} %")
-    text = f"{', '.join(parts) or 'no points'}. Kept: update {summary.get('best_iteration')} of {summary.get('iterations')}"
+    kept = f"Kept: update {summary.get('best_iteration')} of {summary.get('iterations')}"
+    text = f"{', '.join(parts) or 'no points'}. {kept}"
     return text + (", where the run was stopped early." if summary.get("stopped_early") else ".")
 
 
 def forgetting(name, title, content):
-    """Recall, general and glasses against the share of general rows, with bands; self-generated replay as hollow marks."""
+    """Recall, general, glasses against the share of general rows, with bands; self-generated replay as hollow marks."""
     metrics = {metric: look for metric, look in FOLLOWED.items() if _of(content["points"], metric)}
 
     def draw(figure):

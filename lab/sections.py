@@ -35,7 +35,7 @@ def _differences(paired):
     for metric, pairs in paired.items():
         found = (differences.find(pairs, *column) for column in columns)
         lines.append([label(metric), *(difference(pair) for pair in found)])
-    note = "Points: the second stage's share less the first's on the same probes; Newcombe's 95 % interval, exact McNemar p. "
+    note = "Points: the second stage's share less the first's on the same probes; Newcombe's 95 % interval, McNemar's p. "
     note += "* marks an interval that leaves out 0. No correction for the number of comparisons."
     return Table("Paired differences", ["metric", *(f"{one} → {other}" for one, other in columns)], lines, note)
 
@@ -95,7 +95,8 @@ def answers(report):
         lines.append([Cell(f"{sample['metric']}: {sample['prompt']}", prose=True), *map(_answer, said)])
     if not lines:
         return Section("answers", "Answers side by side", missing="make verify")
-    note = "✓ right, ✗ wrong, as the metric's judge has it. A few of each metric, evenly spaced, not picked; all of them stand in answers_STAGE.jsonl."
+    note = "✓ right, ✗ wrong, as the metric's judge has it. A few of each metric, evenly spaced, not picked; "
+    note += "answers_STAGE.jsonl holds them all."
     return Section(
         "answers",
         "Answers side by side",
@@ -162,7 +163,7 @@ def provenance(summaries):
         ),
         Table("Inputs", ["file or folder", "SHA-256"], [[name, digest] for name, digest in inputs.items()]),
     ]
-    text = "The commands, with every flag and setting as it was recorded; settings that are tables stand in the configuration file."
+    text = "The commands, with flags and settings as recorded; settings that are tables stand in the configuration file."
     return Section(
         "provenance",
         "Provenance",
@@ -173,7 +174,7 @@ def provenance(summaries):
 
 
 def command(name, flags):
-    """A command line that gives `flags` again; settings that are no flags (tables), and those not set, are left out."""
+    """A command line that gives `flags` again; what is not set, and tables, are left out."""
     words = ["python", name]
     for key, value in flags.items():
         if value is None or value is False or isinstance(value, dict):

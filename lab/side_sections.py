@@ -28,8 +28,8 @@ def claims(content):
             [text, Cell(claim["verdict"], claim["verdict"]), said, Cell(claim.get("seed", ""), prose=True)]
         )
     tally = ", ".join(f"{verdict} {number}" for verdict, number in content["counts"].items())
-    text = f"What the seed found, and whether this run bears it out: {tally}. The claims and their bounds are configs/claims.yaml."
-    note = "A claim holds, or does not, only where the 95 % interval leaves no doubt; it is undecided where that straddles the bound."
+    text = f"What the seed found, and whether this run bears it out: {tally}. Bounds: configs/claims.yaml."
+    note = "A claim holds, or does not, where the 95 % interval leaves no doubt, and is undecided where that straddles the bound."
     table = Table("Claims", ["claim", "verdict", "by these figures", "in the seed"], lines, note)
     return Section("claims", title, [text], [table])
 
@@ -49,7 +49,8 @@ def forgetting(content, no_replay):
         lines.append([name, *own, *(cell(point["metrics"].get(metric)) for metric in metrics)])
     head = ["point", "replay", "rows", *(label(metric) for metric in metrics)]
     picture = pictures.forgetting("forgetting", "What replay keeps, with 95 % intervals", content)
-    note = "Replay is the share of general rows among the training rows; self: answers that the base model wrote itself, drawn a little to the right."
+    note = "Replay is the share of general rows among the training rows; self: answers that the base model wrote itself, "
+    note += "drawn a little to the right."
     texts = [content["verdict"]] if isinstance(content.get("verdict"), str) else []
     return Section("forgetting", title, texts, [Table("Points", head, lines, note), *without], [picture])
 
