@@ -72,7 +72,7 @@ def gather(folder):
         "no_replay": measured.read_whole_report,
         "forgetting": measured.read_forgetting,
     }
-    readers |= {"kmmlu": measured.read_kmmlu, "conversion": measured.read_conversion}
+    readers |= {"kmmlu": measured.read_kmmlu, "conversion": measured.read_summary}
     there = {name: path for name, path in paths.items() if path and path.is_file()}
     contents = {name: readers[name](path) for name, path in there.items()}
     evidence = {name: SHAPES[name](contents[name]) if name in contents else None for name in FILES}

@@ -43,9 +43,9 @@ def read_claims(path):
     return _read(path, shapes.Claims, WRITES.format("claims"))
 
 
-def read_conversion(path):
-    """The summary of a converted model."""
-    return _read(path, shapes.Summary, WRITES.format("convert"))
+def read_summary(path):
+    """The summary.json of a converted model or a data folder."""
+    return _read(path, shapes.Summary, "make it again")
 
 
 def read_curve(folder):

@@ -1,13 +1,15 @@
 """The report's sections on the stages themselves: figures and differences, training, answers, data, provenance."""
 
 import shlex
-from pathlib import Path
 
 from lab import differences, pictures
 from lab.page import Cell, Section, Table
 from lab.report import METRICS, label, rows
 
-GREEDY = "Cells are right/asked, the share in percent and its 95 % Wilson interval; answers are greedy."
+GREEDY = (
+    "Cells are right/asked, the share in percent and its 95 % Wilson interval; answers are greedy. "
+    "Intervals take questions as independent, though several may ask for one fact."
+)
 NOT_COUNTS = ("leak_guard", "finished")
 
 
@@ -182,14 +184,3 @@ def command(name, flags):
         words.append(f"--{key.replace('_', '-')}")
         words += [str(item) for item in (value if isinstance(value, list) else [] if value is True else [value])]
     return shlex.join(words)
-
-
-def adapters_of(report):
-    """{stage: folder} of the adapters that a report names in its flags."""
-    found = {}
-    for item in (report.get("flags") or {}).get("adapter_path") or []:
-        name, _, path = str(item).partition("=")
-        if path:
-            folder = Path(path)
-            found[name] = folder.parent if folder.suffix == ".safetensors" else folder
-    return found

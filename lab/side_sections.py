@@ -9,8 +9,8 @@ WHOLE = "all questions"
 A_PICTURE = 15  # subjects; more would not fit on a printed page
 
 
-def claims(content):
-    """What was claimed, what became of it, and by which figures."""
+def claims(content, changed=()):
+    """What was claimed, what became of it, and by which figures; `changed` are files that are others since it was judged."""
     title = "Claims"
     if content is None:
         return Section("claims", title, missing="make claims")
@@ -31,7 +31,8 @@ def claims(content):
     text = f"What the seed found, and whether this run bears it out: {tally}. Bounds: configs/claims.yaml."
     note = "A claim holds, or does not, where the 95 % interval leaves no doubt, and is undecided where that straddles the bound."
     table = Table("Claims", ["claim", "verdict", "by these figures", "in the seed"], lines, note)
-    return Section("claims", title, [text], [table])
+    stale = f"Judged before {', '.join(changed)} changed: run `make claims` again." if changed else ""
+    return Section("claims", title, [text], [table], warning=stale)
 
 
 def forgetting(content, no_replay):

@@ -54,7 +54,7 @@ class Checker(HTMLParser):
 def parts(tmp_path_factory):
     """(title, lead, sections) of a run with every part."""
     run = made_runs.whole(tmp_path_factory.mktemp("whole"))
-    return render_report.build(run, *render_report.read(run))
+    return render_report.build(run, render_report.read(run))
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_names_from_json_are_escaped_wherever_they_stand(tmp_path):
     report["commit"] = names["commit"]
     for file, content in (("report", report), ("kmmlu", kmmlu), ("forgetting", forgetting)):
         made_runs.write(run / f"{file}.json", content)
-    found = Checker(page.to_html(*render_report.build(run, *render_report.read(run))))
+    found = Checker(page.to_html(*render_report.build(run, render_report.read(run))))
     assert found.faults == [] and "i" not in found.tags
     for name in names.values():
         assert name in "".join(found.words)
@@ -132,7 +132,7 @@ def test_characters_that_no_page_can_show_are_replaced(tmp_path, character):
     report["samples"][0]["prompt"] = f"a{character}b"
     run.mkdir()
     (run / "report.json").write_text(json.dumps(report), encoding="utf-8")
-    text = page.to_html(*render_report.build(run, *render_report.read(run)))
+    text = page.to_html(*render_report.build(run, render_report.read(run)))
     assert "a\ufffdb" in text and "c\ufffdt" in text and character not in text
     text.encode("utf-8")
 

@@ -81,6 +81,29 @@ def test_a_sample_is_not_sold_as_kmmlu(run, bare):
         assert "A sample made by the lab, not KMMLU" in (bare / f"report.{name}").read_text(encoding="utf-8")
 
 
+def test_claims_judged_on_other_figures_are_told(run, bare):
+    run(check_claims.main, "--run", bare)
+    assert run(render_report.main, "--run", bare)[0] == 0
+    assert "Judged before" not in (bare / "report.html").read_text(encoding="utf-8")
+    made_runs.write(bare / "report.json", made_runs.report() | {"entity": "SolverY"})
+    assert run(render_report.main, "--run", bare)[0] == 0
+    assert f"Judged before {bare / 'report.json'} changed" in (bare / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_whole_chain_stands_in_the_provenance(run, bare, tmp_path):
+    for name, command_name in (("model", "convert_hyperclova.py"), ("data_sft", "prepare_solverx_sft_data.py")):
+        made_runs.write(tmp_path / name / "summary.json", made_runs.PROVENANCE | {"command": command_name})
+    content = made_runs.report()
+    content["flags"]["model"] = str(tmp_path / "model")
+    content["data"] = {str(tmp_path / "data_sft"): content["data"]["data_sft"]}
+    made_runs.write(bare / "report.json", content)
+    assert run(render_report.main, "--run", bare)[0] == 0
+    text = (bare / "report.html").read_text(encoding="utf-8")
+    assert text.index("python convert_hyperclova.py --seed 7") < text.index(
+        "python prepare_solverx_sft_data.py --seed 7"
+    )
+
+
 def test_a_report_without_differences_says_how_to_get_them(run, bare):
     content = made_runs.report()
     del content["paired"]
@@ -121,7 +144,7 @@ def test_whatever_stands_in_a_report_is_rendered_or_refused(bare, wrong):
         inner[("", *path)[-1]] = json.loads(wrong)
         (bare / "report.json").write_text(json.dumps(whole[""]), encoding="utf-8")
         try:
-            to_html(*render_report.build(bare, *render_report.read(bare)))
+            to_html(*render_report.build(bare, render_report.read(bare)))
         except LabError as error:
             refused += 1
             assert str(bare / "report.json") in str(error) and "\n" not in str(error)
