@@ -12,7 +12,7 @@ import warnings
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from lab.cli import ROOT, LabError
+from lab.cli import ROOT
 
 NAMESPACE, XLINK = "http://www.w3.org/2000/svg", "{http://www.w3.org/1999/xlink}href"
 SERIES = 6  # colours for lines and bars
@@ -73,12 +73,7 @@ def picture(name, title, description, draw, size):
     """The Picture that `draw(figure)` draws on a figure of `size` inches; its ids begin with `name`."""
     # Beside the lab's other files: matplotlib would write its font list into the home folder.
     os.environ.setdefault("MPLCONFIGDIR", str(ROOT / "runs" / ".matplotlib"))
-    try:
-        import matplotlib
-    except ModuleNotFoundError as error:
-        raise LabError(
-            f"{error.name} is not installed here; `make setup`, or pip install -r requirements.txt"
-        ) from error
+    import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
