@@ -56,24 +56,13 @@ def training(curves):
         lines.append([stage, *_training_cells(summary, points), str(folder)])
     if not curves:
         return Section("training", "Training", missing="make sft")
-    head = [
-        "stage",
-        "updates",
-        "ended",
-        "kept",
-        "validation loss there",
-        "general text",
-        "rate",
-        "batch",
-        "minutes",
-        "folder",
-    ]
+    head = "stage|updates|ended|kept|validation loss there|general text|rate|batch|folder".split("|")
     note = "Losses are means over trained tokens, in nats/token. The adapter of the best evaluation is kept, not the last."
     return Section("training", "Training", tables=[Table("Training runs", head, lines, note)], pictures=drawn)
 
 
 def _training_cells(summary, points):
-    """updates, how it ended, the update that was kept, its loss, the guard's words, rate, batch and minutes."""
+    """updates, how it ended, the update that was kept, its loss, the guard's words, rate and batch."""
     flags, loss = summary.get("flags", {}), summary.get("best_valid_loss")
     why = {"patience": "no better for long enough", "forgetting": "forgot too much"}.get(summary.get("stopped_by"))
     ended = f"early: {why}" if why else "early" if summary.get("stopped_early") else "as planned"
@@ -85,7 +74,7 @@ def _training_cells(summary, points):
         f"{loss:.4f}" if loss is not None else "-",
         f"limit {limit:.3f}" if limit is not None else "no guard",
         f"{rate} {schedule}".strip(),
-        *(str(flags.get("batch_size", "-")), str(summary.get("minutes", "-"))),
+        str(flags.get("batch_size", "-")),
     ]
 
 
@@ -137,42 +126,22 @@ def provenance(summaries):
     """Where every figure comes from: `summaries` is {file: content} of all JSON that the page was made of."""
     inputs, lines, commands = {}, [], []
     for path, content in summaries.items():
-        flags = content.get("flags") or {}
-        lines.append(
-            [
-                str(path),
-                content.get("command", "-"),
-                str(flags.get("seed", "-")),
-                content.get("commit", "-"),
-                content.get("finished", "-"),
-            ]
-        )
-        inputs |= content.get("inputs") or {}
-        if content.get("command"):
-            commands.append(command(content["command"], flags))
+        flags = content.get("flags", {})
+        who = (content.get("command", "-"), str(flags.get("seed", "-")), content.get("commit", "-"))
+        lines.append([str(path), *who])
+        inputs |= content.get("inputs", {})
+        commands += [command(content["command"], flags)] if content.get("command") else []
     versions = next((content["versions"] for content in summaries.values() if content.get("versions")), {})
+    installed = [[name, number or "not installed"] for name, number in versions.items()]
+    note = "commit+ is a checkout with changes that were not committed."
     tables = [
-        Table(
-            "What the page was made of",
-            ["file", "command", "seed", "commit", "finished"],
-            lines,
-            "commit+ is a checkout with changes that were not committed.",
-        ),
-        Table(
-            "Versions",
-            ["package", "version"],
-            [[name, str(number or "not installed")] for name, number in versions.items()],
-        ),
+        Table("What the page was made of", ["file", "command", "seed", "commit"], lines, note),
+        Table("Versions", ["package", "version"], installed),
         Table("Inputs", ["file or folder", "SHA-256"], [[name, digest] for name, digest in inputs.items()]),
     ]
     text = "The commands, with flags and settings as recorded; settings that are tables stand in the configuration file."
-    return Section(
-        "provenance",
-        "Provenance",
-        [text],
-        tables,
-        commands=["\n".join(dict.fromkeys(commands))] if commands else [],
-    )
+    lines = "\n".join(dict.fromkeys(commands))
+    return Section("provenance", "Provenance", [text], tables, commands=[lines] if lines else [])
 
 
 def command(name, flags):

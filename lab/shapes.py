@@ -77,7 +77,6 @@ class Summary(Loose):
     inputs: dict[str, str] = {}
     versions: dict[str, str | None] = {}
     commit: str = ""
-    finished: str = ""
 
 
 class Macro(Loose):
@@ -153,7 +152,6 @@ class Training(Summary):
     stopped_by: str | None = None
     best_iteration: int | None = None
     best_valid_loss: float | None = None
-    minutes: float | None = None
 
 
 class CurvePoint(Loose):

@@ -160,7 +160,6 @@ def curve(folder, recall=False, guard=None):
         "stopped_by": "patience",
         "best_iteration": 40,
         "best_valid_loss": 2.33,
-        "minutes": 0.5,
     }
     folder.mkdir(parents=True, exist_ok=True)
     write(
