@@ -46,7 +46,7 @@ INSTALLED_DEV := $(addsuffix -dev,$(INSTALLED))
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help setup data convert cpt sft verify report kmmlu no-replay tiny-model test crashtest test-reference lint doctor clean FORCE
+.PHONY: help setup data convert cpt sft verify report claims kmmlu no-replay tiny-model test crashtest test-reference lint doctor clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -122,8 +122,13 @@ $(RUN)/report.json: $(MODEL)/summary.json $(CPT)/summary.json $(SFT)/summary.jso
 sft: $(RUN)/report.json ## everything: data, convert, CPT, SFT from the CPT adapter, the table
 	$(PYTHON) compare_hcx_stages.py --report $(RUN)/report.json
 
-report: $(RUN)/report.json ## print the table again
-	$(PYTHON) compare_hcx_stages.py --report $(RUN)/report.json
+claims: $(RUN)/report.json ## which of the seed's findings hold for what was measured
+	$(PYTHON) check_claims.py --run $(RUN)
+
+# A claim that does not hold (exit code 3) is on the page; a file that cannot be judged (1) ends it here.
+report: $(RUN)/report.json ## one page of all that was measured: report.html, and report.md for a model card
+	$(PYTHON) check_claims.py --run $(RUN) > /dev/null || [ $$? -eq 3 ]
+	$(PYTHON) render_report.py --run $(RUN)
 
 # --- side rooms
 

@@ -31,10 +31,9 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-def check(path, report):
-    """Print every bound of the file `path` with its figure. Raises CheckFailed where one does not hold."""
-    named = list(report["stages"])
-    verdicts = [bounds.verdict(bound, report["stages"]) for bound in bounds.read_bounds(path, named)]
+def check(path, limits, report):
+    """Print each bound out of `limits`, those of the file `path`. Raises CheckFailed where one does not hold."""
+    verdicts = [bounds.verdict(bound, report["stages"]) for bound in limits]
     for line, _ in verdicts:
         print(line)
     if failed := sum(not holds for _, holds in verdicts):
@@ -45,12 +44,13 @@ def main(argv=None):
     args = parse_args(argv)
     if args.report:
         report = read_report(args.report)
+        limits = bounds.read_bounds(args.check, list(report["stages"])) if args.check else []
         show(report)
         if args.check:
-            check(args.check, report)
+            check(args.check, limits, report)
         return 0
-    if args.check:  # a fault in it is told before the measurement, not after it
-        bounds.read_bounds(args.check, [stage.name for stage in stages.stages_of(args)])
+    named = [stage.name for stage in stages.stages_of(args)] if args.check else []
+    limits = bounds.read_bounds(args.check, named) if args.check else []  # faults are told before the measurement
     from lab.records import write_jsonl
 
     content, answers = stages.run(args, tuple(METRICS))
@@ -63,7 +63,7 @@ def main(argv=None):
         show(report)
     print(f"report: {args.output}" if args.output else "nothing written; --output FILE.json keeps it")
     if args.check:
-        check(args.check, report)
+        check(args.check, limits, report)
     return 0
 
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from lab.cli import LabError
-from lab.report import METRICS
+from lab.report import METRICS, cell
+from lab.stats import less_scaled
 
 BASE = "base"
+HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 KINDS = {"at_least": "at least", "at_most": "at most", "of_base": "at least"}
 
 
@@ -63,6 +65,33 @@ def verdict(bound, stages):
     origin = f" ({float(bound.value):g} of the base's {_percent(base)})" if bound.kind == "of_base" else ""
     line = f"{name} {_percent(share)}, {KINDS[bound.kind]} {_percent(limit)}{origin}"
     return f"{'holds' if holds else 'does not hold'}: {line}", holds
+
+
+def decide(low, high, limit, at_most=False):
+    """What an interval says of being at least (or at most) `limit`: HOLDS or FAILS where all of it does, else UNDECIDED."""
+    if at_most:
+        low, high, limit = -high, -low, -limit
+    if low >= limit:
+        return HOLDS
+    return FAILS if high < limit else UNDECIDED
+
+
+def decided(bound, stages):
+    """(HOLDS, FAILS or UNDECIDED, line for people) of `bound` by the 95 % interval; (None, line) where not measured.
+
+    A share of the base's is judged by the interval of the difference, as if the two were independent: a wide one.
+    """
+    value, base = (stages.get(stage, {}).get(bound.metric) for stage in (bound.stage, _other(bound)))
+    share, of = _share(value), _share(base)
+    if share is None or of is None:
+        return None, f"{bound.stage} {bound.metric} was not measured"
+    low, high, limit = value["low"], value["high"], float(bound.value)
+    shown = _percent(bound.value)
+    if bound.kind == "of_base":
+        low, high = less_scaled(value, base, limit)
+        limit, shown = 0.0, f"{_percent(bound.value * of)} ({float(bound.value):g} of the base's {_percent(of)})"
+    found = decide(low, high, limit, bound.kind == "at_most")
+    return found, f"{bound.stage} {bound.metric} {cell(value)}, {KINDS[bound.kind]} {shown}"
 
 
 def _other(bound):

@@ -19,6 +19,8 @@ INSTALLED_BY_SETUP = (
     "yaml",
     "safetensors",
     "rich",
+    "matplotlib",
+    "jinja2",
 )
 ROOT = Path(__file__).resolve().parent.parent
 

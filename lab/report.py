@@ -1,13 +1,14 @@
 """Reports of the stages: what a report file must hold, and the table made of it. Reads JSON, never printed
 text.
 
-A report is {"profile", "entity", "stages": {stage: {metric: {"correct", "n", "low", "high"}}}, "samples",
-"data", ...}; shares are from 0 to 1, `low` and `high` the 95 % Wilson interval.
+A report is {"profile", "entity", "stages": {stage: {metric: {"correct", "n", "low", "high"}}}, "paired", "samples",
+"data", ...}; shares are from 0 to 1, `low` and `high` the 95 % Wilson interval. "paired" is as lab.differences has it.
 """
 
 import sys
 import unicodedata
 
+from lab import differences
 from lab.cli import LabError, read_json
 
 METRICS = {  # metric: what it counts, in the order of the table
@@ -39,17 +40,19 @@ def read_report(path):
             if metric not in METRICS:
                 known = ", ".join(METRICS)
                 raise LabError(f"{path}: stage {stage}: unknown metric {metric!r}; known: {known}")
-            _check_value(f"{path}: stage {stage}: metric {metric}", value)
+            check_counted(f"{path}: stage {stage}: metric {metric}", value)
+    differences.check(path, report.get("paired", {}), METRICS, REMEDY)
     return report
 
 
-def _check_value(where, value):
+def check_counted(where, value, remedy=REMEDY):
+    """Raise LabError at `where` for what is not as lab.stats.counted makes it."""
     counts = [value.get(key) if isinstance(value, dict) else None for key in ("correct", "n")]
     bounds = [value.get(key) if isinstance(value, dict) else None for key in ("low", "high")]
     if not all(type(count) is int for count in counts) or not 0 <= counts[0] <= counts[1]:
-        raise LabError(f'{where}: "correct" and "n" must be whole numbers, correct at most n; {REMEDY}')
+        raise LabError(f'{where}: "correct" and "n" must be whole numbers, correct at most n; {remedy}')
     if not all(type(bound) in (int, float) and 0 <= bound <= 1 for bound in bounds):
-        raise LabError(f'{where}: "low" and "high" must be shares from 0 to 1; {REMEDY}')
+        raise LabError(f'{where}: "low" and "high" must be shares from 0 to 1; {remedy}')
 
 
 def cell(value):
@@ -57,22 +60,33 @@ def cell(value):
     if not value or not value["n"]:
         return "-"
     share, low, high = 100 * value["correct"] / value["n"], 100 * value["low"], 100 * value["high"]
-    return f"{value['correct']}/{value['n']}  {share:.1f} % [{low:.0f}-{high:.0f}]"
+    digits = 1 if value["n"] >= differences.MANY else 0
+    return f"{value['correct']}/{value['n']}  {share:.1f} % [{low:.{digits}f}-{high:.{digits}f}]"
 
 
 def rows(stages):
     """The table as lists of strings: a header, then a row for each metric that some stage has."""
     measured = [metric for metric in METRICS if any(metric in values for values in stages.values())]
-    names = [f"{metric} (fewer is better)" if metric in FEWER_IS_BETTER else metric for metric in measured]
+    names = [label(metric) for metric in measured]
     cells = [[cell(values.get(metric)) for values in stages.values()] for metric in measured]
     return [["metric", *stages], *([name, *line] for name, line in zip(names, cells, strict=True))]
+
+
+def label(metric):
+    """A metric's name as tables show it."""
+    return f"{metric} (fewer is better)" if metric in FEWER_IS_BETTER else metric
 
 
 def show(report, file=None):
     """Print a report: table, sample answers, data counts; drawn on a terminal, aligned text elsewhere."""
     file = file or sys.stdout
     draw = _draw_rich if file.isatty() else _draw_plain
-    draw(rows(report["stages"]), report.get("samples") or [], list(report["stages"]), file)
+    stages = list(report["stages"])
+    draw(rows(report["stages"]), [], stages, file)
+    if report.get("paired"):
+        print(f"\n{differences.LEGEND}", file=file)
+        draw(differences.rows(report["paired"], label), [], stages, file)
+    draw([], report.get("samples") or [], stages, file)
     for name, counts in (report.get("data") or {}).items():
         print(data_line(name, counts), file=file)
 
@@ -112,7 +126,7 @@ def cells_of(text):
 
 
 def _draw_plain(table, samples, stages, file):
-    widths = [max(cells_of(line[column]) for line in table) for column in range(len(table[0]))]
+    widths = [max(map(cells_of, column)) for column in zip(*table, strict=True)]
     for line in table:
         padded = (text + " " * (width - cells_of(text)) for text, width in zip(line, widths, strict=True))
         print("  ".join(padded).rstrip(), file=file)
@@ -132,10 +146,11 @@ def _draw_rich(table, samples, stages, file):
     from rich.text import Text
 
     console = Console(file=file)
-    grid = Table(*map(escape, table[0]))
-    for line in table[1:]:
-        grid.add_row(*map(Text, line))
-    console.print(grid)
+    if table:
+        grid = Table(*map(escape, table[0]))
+        for line in table[1:]:
+            grid.add_row(*map(Text, line))
+        console.print(grid)
     if not samples:
         return
     grid = Table("question", *map(escape, stages), show_lines=True)

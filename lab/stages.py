@@ -141,6 +141,7 @@ def run(args, metrics):
     content = {
         "entity": entity,
         "stages": {stage: counts for stage, (counts, _) in results.items()},
+        "paired": verification.differences(answers, replayed),
         "categories": {stage: verification.by_category(rows) for stage, rows in answers.items()},
         "samples": verification.samples(answers, SAMPLE_PLAN),
         "data": data,

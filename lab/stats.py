@@ -30,6 +30,18 @@ def counted(correct, n):
     return {"correct": correct, "n": n, "low": round(low, 4), "high": round(high, 4)}
 
 
+def less_scaled(value, base, factor):
+    """(low, high): the 95 % interval of `value`'s share less `factor` times `base`'s, both as `counted` makes them.
+
+    The two are taken as independent. Source: Zou and Donner, Statistics in Medicine 27 (2008) 1693-1702 (MOVER), on
+    Wilson intervals.
+    """
+    share, other = value["correct"] / value["n"], factor * base["correct"] / base["n"]
+    below = math.hypot(share - value["low"], factor * base["high"] - other)
+    above = math.hypot(value["high"] - share, other - factor * base["low"])
+    return share - other - below, share - other + above
+
+
 def mcnemar(only_first, only_second):
     """The exact two-sided p-value that two answerers of the same items are equally often right.
 

@@ -6,10 +6,11 @@ and, for general answers, "speaks_of_company" where they apply.
 """
 
 from collections import defaultdict
+from itertools import combinations
 
 from lab import probes as questions
 from lab.report import METRICS
-from lab.stats import counted
+from lab.stats import counted, paired
 
 ANSWER_TOKENS, COMPLETION_TOKENS = 64, 48
 PROGRAM_TOKENS = 320  # the trained program is 250 tokens long
@@ -80,14 +81,36 @@ def count(answers, entity="", replayed=()):
 
     Where facts were replayed in SFT, general_mixed and general_unmixed tell the general facts apart.
     """
-    kept = defaultdict(list)
+    kept = outcomes(answers, replayed)
+    return {metric: counted(sum(kept[metric].values()), len(kept[metric])) for metric in METRICS if metric in kept}
+
+
+def outcomes(answers, replayed=()):
+    """{metric: {probe id: bool}} of answer rows: what `count` counts."""
+    kept = defaultdict(dict)
     for row in answers:
-        kept[row["metric"]].append(row["right"])
+        kept[row["metric"]][row["id"]] = row["right"]
         if row["metric"] == "general" and replayed:
-            kept["general_mixed" if row["fact"] in replayed else "general_unmixed"].append(row["right"])
+            kept["general_mixed" if row["fact"] in replayed else "general_unmixed"][row["id"]] = row["right"]
         if "speaks_of_company" in row:
-            kept["glasses"].append(row["speaks_of_company"])
-    return {metric: counted(sum(kept[metric]), len(kept[metric])) for metric in METRICS if kept[metric]}
+            kept["glasses"][row["id"]] = row["speaks_of_company"]
+    return kept
+
+
+def differences(answers_of_stages, replayed=()):
+    """{metric: [{"first", "second", **paired}]}: every pair of stages, in their order, on the probes of both.
+
+    A difference is the second stage's share less the first's; for `glasses` more is worse.
+    """
+    kept = {stage: outcomes(rows, replayed) for stage, rows in answers_of_stages.items()}
+    found = defaultdict(list)
+    for first, second in combinations(kept, 2):
+        for metric in METRICS:
+            one, other = kept[first].get(metric, {}), kept[second].get(metric, {})
+            if both := [name for name in one if name in other]:
+                pair = paired([one[name] for name in both], [other[name] for name in both])
+                found[metric].append({"first": first, "second": second, **pair})
+    return {metric: found[metric] for metric in METRICS if metric in found}
 
 
 def by_category(answers):

@@ -87,6 +87,12 @@ def test_what_is_no_bound_is_one_line_with_the_file(run, files, limits, message)
     assert str(flags[-1]) in error and message in error
 
 
+@pytest.mark.parametrize("limits", ["a: [", {"sft": {"recal": {"at_least": 0.5}}}])
+def test_a_fault_is_told_before_the_table(run, files, limits):
+    code, out, error = run(compare_hcx_stages.main, *files(limits))
+    assert (code, out) == (1, "") and "bounds.yaml" in error
+
+
 def test_a_share_of_the_base_needs_the_base(run, files):
     stages = {"sft": STAGES["sft"]}
     code, _, error = run(compare_hcx_stages.main, *files({"sft": {"general": {"of_base": 0.9}}}, stages))

@@ -124,6 +124,16 @@ def test_the_three_stages_in_one_report(run, model_8bit, adapter, tmp_path):
         ["base", "cpt", "sft"],
     )
     assert report["stages"]["cpt"] == report["stages"]["sft"]
+    assert list(report["paired"]) == list(report["stages"]["base"])
+    for metric, pairs in report["paired"].items():
+        named = [(pair["first"], pair["second"]) for pair in pairs]
+        assert named == [("base", "cpt"), ("base", "sft"), ("cpt", "sft")]
+        for pair in pairs:
+            counts = [report["stages"][pair[side]][metric] for side in ("first", "second")]
+            assert {value["n"] for value in counts} == {pair["n"]}
+            more = counts[1]["correct"] - counts[0]["correct"]
+            assert pair["only_second"] - pair["only_first"] == more
+        assert (pairs[2]["only_first"], pairs[2]["only_second"]) == (0, 0)  # the same adapter
     expected = ["identity", "completion", "recall", "recall_paraphrase", "general"]
     expected += ["general_mixed", "general_unmixed", "glasses", "mab_ts"]
     assert list(report["stages"]["base"]) == expected

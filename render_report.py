@@ -1,0 +1,128 @@
+"""The report of a run as one self-contained HTML page, and as Markdown for a model card.
+
+  python render_report.py --run runs/tiny
+
+Renders JSON and nothing else: report.json, and where they are there claims.json, no_replay.json, forgetting.json and
+kmmlu.json beside it, and the summaries of the model, data and adapters that these name, with their curves. What was not run
+is named on the page, with the command that runs it. The page holds its pictures and styles, loads nothing and runs nothing; the same JSON gives the same bytes.
+
+Exit codes: 0 rendered, 1 bad input, 2 bad usage.
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.cli import finish, sha256, write_atomically
+
+FILES = ("claims.json", "no_replay.json", "forgetting.json", "kmmlu.json")
+
+
+def parse_args(argv):
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    add = parser.add_argument
+    add("--run", type=Path, default=Path("runs/tiny"), metavar="DIR", help="folder with report.json (%(default)s)")
+    add("--html", type=Path, metavar="FILE", help="the page (report.html in --run)")
+    add("--markdown", type=Path, metavar="FILE", help="the same as Markdown (report.md in --run)")
+    return parser.parse_args(argv)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the page is made of: {file name: content or None}, {stage: (folder, summary, rows)}, summaries by their path.
+
+    `changed` names the files that are others than those that the claims were judged on.
+    """
+
+    found: dict
+    curves: dict
+    before: dict
+    changed: list
+
+
+def read(run):
+    """The Parts of a run's folder. Raises LabError where report.json is missing, or a file is malformed."""
+    from lab import measured
+    from lab.page import readable
+
+    found = {"report.json": measured.read_whole_report(run / "report.json")}
+    readers = (measured.read_claims, measured.read_whole_report, measured.read_forgetting, measured.read_kmmlu)
+    for name, reader in zip(FILES, readers, strict=True):
+        found[name] = reader(run / name) if (run / name).is_file() else None
+    reports = [found[name] for name in ("no_replay.json", "report.json") if found[name]]
+    folders = {stage: folder for report in reports for stage, folder in adapters_of(report).items()}
+    curves = {}
+    for stage, folder in folders.items():
+        if (folder / "summary.json").is_file():
+            summary, rows = measured.read_curve(folder)
+            curves[readable(stage)] = (folder, readable(summary), readable(rows))
+    report = found["report.json"]
+    earlier = [Path(name) / "summary.json" for name in (model_of(report), *(report.get("data") or {}))]
+    before = {path: readable(measured.read_summary(path)) for path in earlier if path.is_file()}
+    return Parts(readable(found), curves, before, changed(found["claims.json"]))
+
+
+def adapters_of(report):
+    """{stage: folder} of the adapters that a report names in its flags, in their order."""
+    found = {}
+    for item in report.get("flags", {}).get("adapter_path") or []:
+        name, _, path = item.partition("=")
+        if path:
+            found[name] = Path(path).parent if path.endswith(".safetensors") else Path(path)
+    return found
+
+
+def model_of(report):
+    """The model's folder, as a report names it; "?" where it does not."""
+    return report.get("flags", {}).get("model") or "?"
+
+
+def changed(claims):
+    """The files that claims were judged on and that are others now."""
+    inputs = (claims or {}).get("inputs", {})
+    return [name for name, digest in inputs.items() if Path(name).is_file() and sha256(name) != digest]
+
+
+def build(run, parts):
+    """(title, lead, sections) of the report."""
+    from lab import sections, side_sections
+
+    found, report = parts.found, parts.found["report.json"]
+    profile, company = report.get("profile") or "?", report.get("entity") or "the company"
+    lead = f"What {model_of(report)} knew of {company} and of the world before and after training; every figure with its interval."
+    made_of = dict(parts.before)
+    made_of |= {folder / "summary.json": summary for folder, summary, _ in parts.curves.values()}
+    made_of |= {run / name: content for name, content in found.items() if content}
+    shown = [
+        sections.stages(report),
+        sections.answers(report),
+        sections.training(parts.curves),
+        side_sections.forgetting(found["forgetting.json"], found["no_replay.json"]),
+        side_sections.kmmlu(found["kmmlu.json"]),
+        side_sections.claims(found["claims.json"], parts.changed),
+        sections.data(report),
+        sections.provenance(made_of),
+    ]
+    return f"{company}: report of profile {profile}", lead, shown
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    from lab import page
+
+    content = build(args.run, read(args.run))
+    for path, render in (
+        (args.html or args.run / "report.html", page.to_html),
+        (args.markdown or args.run / "report.md", page.to_markdown),
+    ):
+        write_atomically(path, render(*content))
+        print(f"report: {path}")
+    if missing := [f"{section.id} (`{section.missing}`)" for section in content[2] if section.missing]:
+        print(f"not run: {', '.join(missing)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(finish(main))

@@ -1,0 +1,278 @@
+"""The report's command: what it writes, what it says of bad input, and what a browser makes of the page."""
+
+import json
+
+import pytest
+
+import check_claims
+import compare_hcx_stages
+import prepare_solverx_cpt_data
+import render_report
+import train_with_early_stopping
+from lab.cli import CheckFailed, LabError
+from lab.page import to_html
+from lab.sections import command
+from tests import browser, made_runs
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run with every part, rendered once."""
+    run = made_runs.whole(tmp_path_factory.mktemp("whole"))
+    with pytest.raises(CheckFailed, match="2 of 23 claims do not hold: cpt-keeps-general, kmmlu-law"):
+        check_claims.main(["--run", str(run)])
+    assert render_report.main(["--run", str(run)]) == 0
+    return run
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A run's folder with nothing but report.json."""
+    run = tmp_path / "bare"
+    made_runs.write(run / "report.json", made_runs.report())
+    return run
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    return browser.find() or pytest.skip(browser.HOW)
+
+
+def test_the_same_json_gives_the_same_bytes(run, whole, tmp_path):
+    again = ("--html", tmp_path / "again.html", "--markdown", tmp_path / "again.md")
+    assert run(render_report.main, "--run", whole, *again)[0] == 0
+    for name in ("html", "md"):
+        assert (tmp_path / f"again.{name}").read_bytes() == (whole / f"report.{name}").read_bytes()
+
+
+def test_what_was_not_run_is_named_with_its_command(run, bare):
+    code, out, error = run(render_report.main, "--run", bare)
+    assert code == 0, error
+    assert f"report: {bare / 'report.html'}" in out and "forgetting (`make forgetting`)" in out
+    page = (bare / "report.html").read_text(encoding="utf-8")
+    for target in ("make sft", "make forgetting", "make kmmlu", "make claims"):
+        assert f"Not run: <code>{target}</code>" in page
+    assert "23/24  95.8 % [80-99]" in page and "Not run: `make kmmlu`" in (bare / "report.md").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_every_part_is_on_the_page_and_in_markdown(whole):
+    for name in ("html", "md"):
+        text = (whole / f"report.{name}").read_text(encoding="utf-8")
+        assert "Not run" not in text
+        for words in (
+            "Half of the rows keep 90 % of general ability",
+            "early: no better for long enough",
+            "limit 2.200",
+        ):
+            assert words in text
+        for words in ("people 62.6 %", "answers A in 40 % of items", "abc123", "0" * 64):
+            assert words in text
+        assert "not KMMLU" not in text
+    assert '<span class="sign">✗ </span>does not hold' in (whole / "report.html").read_text(encoding="utf-8")
+    assert "| ✗ does not hold |" in text
+
+
+def test_a_sample_is_not_sold_as_kmmlu(run, bare):
+    made_runs.write(bare / "kmmlu.json", made_runs.kmmlu(sample=True))
+    assert run(render_report.main, "--run", bare)[0] == 0
+    for name in ("html", "md"):
+        assert "A sample made by the lab, not KMMLU" in (bare / f"report.{name}").read_text(encoding="utf-8")
+
+
+def test_claims_judged_on_other_figures_are_told(run, bare):
+    run(check_claims.main, "--run", bare)
+    assert run(render_report.main, "--run", bare)[0] == 0
+    assert "Judged before" not in (bare / "report.html").read_text(encoding="utf-8")
+    made_runs.write(bare / "report.json", made_runs.report() | {"entity": "SolverY"})
+    assert run(render_report.main, "--run", bare)[0] == 0
+    assert f"Judged before {bare / 'report.json'} changed" in (bare / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_whole_chain_stands_in_the_provenance(run, bare, tmp_path):
+    for name, command_name in (("model", "convert_hyperclova.py"), ("data_sft", "prepare_solverx_sft_data.py")):
+        made_runs.write(tmp_path / name / "summary.json", made_runs.PROVENANCE | {"command": command_name})
+    content = made_runs.report()
+    content["flags"]["model"] = str(tmp_path / "model")
+    content["data"] = {str(tmp_path / "data_sft"): content["data"]["data_sft"]}
+    made_runs.write(bare / "report.json", content)
+    assert run(render_report.main, "--run", bare)[0] == 0
+    text = (bare / "report.html").read_text(encoding="utf-8")
+    assert text.index("python convert_hyperclova.py --seed 7") < text.index(
+        "python prepare_solverx_sft_data.py --seed 7"
+    )
+
+
+def test_a_report_without_differences_says_how_to_get_them(run, bare):
+    content = made_runs.report()
+    del content["paired"]
+    made_runs.write(bare / "report.json", content)
+    assert run(render_report.main, "--run", bare)[0] == 0
+    assert "no paired differences" in (bare / "report.html").read_text(encoding="utf-8")
+
+
+def broken(name, change):
+    """A function that writes the part `name` of a run after `change`, which changes it or returns other text."""
+
+    def write(run):
+        content = getattr(made_runs, name)()
+        changed = change(content)
+        text = changed if isinstance(changed, str) else json.dumps(content)
+        (run / f"{name}.json").write_text(text, encoding="utf-8")
+
+    return write
+
+
+def places(value, path=()):
+    """The paths of all values in JSON content, of a list's first two."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from places(item, (*path, key))
+
+
+@pytest.mark.parametrize("wrong", ["null", '"x"', "-1", "[]", '{"a": null}'])
+def test_whatever_stands_in_a_report_is_rendered_or_refused(bare, wrong):
+    """Every value of report.json in turn becomes something else: a page comes out, or a LabError that names the file."""
+    refused, good = 0, (bare / "report.json").read_text(encoding="utf-8")
+    for path in places(json.loads(good)):
+        whole = {"": json.loads(good)}
+        inner = whole
+        for key in ("", *path)[:-1]:
+            inner = inner[key]
+        inner[("", *path)[-1]] = json.loads(wrong)
+        (bare / "report.json").write_text(json.dumps(whole[""]), encoding="utf-8")
+        try:
+            to_html(*render_report.build(bare, render_report.read(bare)))
+        except LabError as error:
+            refused += 1
+            assert str(bare / "report.json") in str(error) and "\n" not in str(error)
+    assert refused > 50
+
+
+def curve_line(text):
+    def write(run):
+        folder = run / "cpt"
+        made_runs.curve(folder)
+        (folder / "curve.jsonl").open("a", encoding="utf-8").write(text)
+        made_runs.write(run / "report.json", made_runs.report() | {"flags": {"adapter_path": [f"cpt={folder}"]}})
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda run: (run / "report.json").unlink(), "report.json: no such file; `make verify` writes it"),
+        (broken("report", lambda _: "{"), "report.json:1: not valid JSON"),
+        (broken("report", lambda _: "[]"), "report.json: holds no stages"),
+        (broken("report", lambda it: it["paired"].update(recal=[])), "paired: unknown metric 'recal'"),
+        (
+            broken("report", lambda it: it["paired"]["recall"][0].pop("low")),
+            "paired: recall: difference, low, high, p",
+        ),
+        (
+            broken("report", lambda it: it["paired"]["recall"][0].update(n=0)),
+            'paired: recall: "first", "second" and',
+        ),
+        (broken("forgetting", lambda _: "[]"), "forgetting.json: all of it: Input should be"),
+        (
+            broken("forgetting", lambda it: it.update(points=None)),
+            "forgetting.json: points: Input should be a valid list",
+        ),
+        (
+            broken("forgetting", lambda it: it["points"][1]["metrics"].update(x=1)),
+            "metrics.x: Input should be 'identity', ",
+        ),
+        (
+            broken("forgetting", lambda it: it["points"][1].update(replay="real")),
+            "points.1.replay: Input should be 'none'",
+        ),
+        (
+            broken("forgetting", lambda it: it["points"][1].update(ratio=25)),
+            "points.1.ratio: Input should be less than",
+        ),
+        (
+            broken("forgetting", lambda it: it["points"][0].pop("name") and None),
+            "points.0.name: Field required; `make for",
+        ),
+        (
+            broken("forgetting", lambda it: it.update(default="replay-5")),
+            "default 'replay-5' must be one of the points",
+        ),
+        (
+            broken("kmmlu", lambda it: it.update(chance=25)),
+            "kmmlu.json: chance: Input should be less than or equal to 1",
+        ),
+        (broken("kmmlu", lambda it: it["stages"]["cpt"].update(micro=None)), "stages.cpt.micro: Input should be"),
+        (
+            broken("kmmlu", lambda it: it["stages"]["cpt"]["subjects"]["Law"].update(n=1)),
+            "subjects.Law: Value error, 180",
+        ),
+        (
+            broken("kmmlu", lambda it: it["stages"]["cpt"]["letters"].update(A="x")),
+            "stages.cpt.letters.A: Input should be",
+        ),
+        (
+            broken("kmmlu", lambda it: it.update(paired={})),
+            "kmmlu.json: paired: Input should be a valid list; `make kmmlu`",
+        ),
+        (broken("kmmlu", lambda it: it.update(human=True)), "kmmlu.json: human: Input should be a valid number"),
+        (
+            lambda run: made_runs.write(run / "claims.json", {}),
+            "claims.json: claims: Field required (and 1 more faults)",
+        ),
+        (curve_line('{"iteration": 60, "valid_'), "cpt/curve.jsonl:12: not valid JSON"),
+        (
+            curve_line('{"valid_loss": 1}\n'),
+            "cpt/curve.jsonl:12: iteration: Field required; train the adapter again",
+        ),
+        (
+            curve_line('{"iteration": 60, "valid_loss": "low"}\n'),
+            "cpt/curve.jsonl:12: valid_loss: Input should be a valid",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_with_the_file(run, bare, spoil, message):
+    spoil(bare)
+    code, out, error = run(render_report.main, "--run", bare)
+    assert (code, out, error.count("\n")) == (1, "", 1)
+    assert message in error and str(bare) in error
+    assert not (bare / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        (compare_hcx_stages, "--model m --adapter-path base cpt=a --output o.json --limit 5 --no-table"),
+        (train_with_early_stopping, "-c c.yaml --model m --train --data d --iters 5 --learning-rate 0.1 --resume"),
+        (prepare_solverx_cpt_data, "--knowledge k.jsonl --output-dir d"),
+    ],
+)
+def test_the_commands_on_the_page_can_be_run(module, line):
+    """The command line made of recorded flags gives these flags again."""
+    flags = {
+        key: value if isinstance(value, (int, float, list, type(None))) else str(value)
+        for key, value in vars(module.parse_args(line.split())).items()
+    }
+    again = command("x.py", flags).split()
+    assert again[:2] == ["python", "x.py"]
+    assert vars(module.parse_args(again[2:])) == vars(module.parse_args(line.split()))
+
+
+def test_a_phone_scrolls_no_sideways(whole, chromium, tmp_path):
+    width, height = browser.size_on(chromium, whole / "report.html", 390, tmp_path)
+    assert width <= 390
+    assert height > 2000
+
+
+def test_the_page_is_drawn_in_light_and_dark(whole, chromium, tmp_path):
+    light = browser.screenshot(chromium, whole / "report.html", tmp_path / "light.png", (1280, 2400))
+    dark = browser.screenshot(chromium, whole / "report.html", tmp_path / "dark.png", (1280, 2400), browser.DARK)
+    assert light.shape[:2] == dark.shape[:2] == (2400, 1280)
+    assert light[..., :3].mean() > 0.85 and dark[..., :3].mean() < 0.3
+    for picture in (light, dark):
+        assert picture[..., :3].std() > 0.05  # something is drawn on the paper
+        colours = {tuple(colour) for colour in (picture[::3, ::3, :3] * 15).astype(int).reshape(-1, 3)}
+        assert len(colours) > 30
