@@ -17,6 +17,7 @@ from lab.records import training_rows
 
 REASONS = {  # why a row is left out, in the order in which it is looked for
     "empty": "no answer",
+    "garbled": "it holds broken characters",
     "cut": "the answer reached the token limit",
     "loop": "it says the same again and again",
     "marks": "it holds a token that opens or ends a turn",
@@ -43,6 +44,7 @@ def refused(question, answer, cut=False, company="", names=(), marks=()):
     text = answer.strip()
     checks = {
         "empty": not comparable(text),
+        "garbled": "\ufffd" in question + answer,
         "cut": cut,
         "loop": loops(text),
         "marks": any(mark in question + answer for mark in marks),
