@@ -98,15 +98,28 @@ def generated(model, tokenizer, prompts, max_tokens, batch_size=64, **sampling):
     limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
     # Of one length, where they can be: what is padded away is computed all the same.
     order = sorted(range(len(prompts)), key=lambda place: (limits[place], len(prompts[place])))
-    sizes = {"completion_batch_size": batch_size, "prefill_batch_size": batch_size}
-    asked, ends = [prompts[place] for place in order], [limits[place] for place in order]
     small = computes_in_float32() and model.args.hidden_size <= SMALL_HIDDEN
+    # mlx_lm fills each place that falls free at once. For short answers of a small model that is many prompts read alone,
+    # which takes longer than waiting for the last of a batch: 10 to 25 % of the CPU time.
+    step = batch_size if small else len(order)
     with blas.threads(1) if small else nullcontext():
-        response = batch_generate(
-            model, tokenizer, asked, max_tokens=ends, return_token_ids=True, **sizes, **sampling
-        )
-    said = dict(zip(order, response.token_ids, strict=True))
+        said = [
+            tokens
+            for start in range(0, len(order), step)
+            for tokens in _batch(
+                model, tokenizer, prompts, limits, order[start : start + step], batch_size, sampling
+            )
+        ]
+    found = dict(zip(order, said, strict=True))
     return [
-        (tokenizer.decode(said[place], skip_special_tokens=True), len(said[place]) < limits[place])
+        (tokenizer.decode(found[place], skip_special_tokens=True), len(found[place]) < limits[place])
         for place in range(len(prompts))
     ]
+
+
+def _batch(model, tokenizer, prompts, limits, places, batch_size, sampling):
+    """The tokens that continue the prompts at `places`."""
+    sizes = {"completion_batch_size": batch_size, "prefill_batch_size": batch_size}
+    asked, ends = [prompts[place] for place in places], [limits[place] for place in places]
+    more = {**sizes, **sampling}
+    return batch_generate(model, tokenizer, asked, max_tokens=ends, return_token_ids=True, **more).token_ids

@@ -74,7 +74,11 @@ def test_a_file_is_read_with_its_labels(write_rows):
     labels = {"fact": "capital/0", "accept": ["파리"]}
     path = write_rows(
         "replay.jsonl",
-        [row("수도는?", GOOD) | labels, row("안녕?", "네."), row("코드?", PROGRAM) | {"fact": "ts", "judge": "bandit"}],
+        [
+            row("수도는?", GOOD) | labels,
+            row("안녕?", "네."),
+            row("코드?", PROGRAM) | {"fact": "ts", "judge": "bandit"},
+        ],
     )
     first, second, third = replay.read(path)
     assert first == ("capital/0", False, Turn("수도는?", GOOD, ("파리",), f"{path}:1"))

@@ -61,7 +61,9 @@ def test_sft_takes_them_in_place_of_authored_rows(run, generated, tmp_path):
 
 
 def test_few_rows_stand_again_and_that_is_said(run, generated, tmp_path):
-    code, out, _ = run(sft.main, "--output-dir", tmp_path, "--replay", "0.3", "--replay-file", generated / "train.jsonl")
+    code, out, _ = run(
+        sft.main, "--output-dir", tmp_path, "--replay", "0.3", "--replay-file", generated / "train.jsonl"
+    )
     assert code == 0 and "some stand there again" in out
     assert summary(tmp_path)["replay"] / summary(tmp_path)["train"] == pytest.approx(0.3, abs=0.002)
 
@@ -80,7 +82,9 @@ def test_own_questions_that_meet_a_kept_wording_are_left_out(run, model_8bit, tm
     (kept, *_) = split_general(next(fact for fact in load_facts() if not fact.judge)).probe
     path = tmp_path / "mine.txt"
     path.write_text(f"\ufeff{kept}\n\n10월은 어느 계절이야?\n10월은 어느 계절이야?\n", encoding="utf-8")
-    code, out, error = run(command.main, "--model", model_8bit, "--prompts", path, "--output-dir", tmp_path / "out")
+    code, out, error = run(
+        command.main, "--model", model_8bit, "--prompts", path, "--output-dir", tmp_path / "out"
+    )
     assert code == 0, error
     assert asked(tmp_path / "out") == ["10월은 어느 계절이야?"]
     assert summary(tmp_path / "out")["left_out"]["leak"] == 1
