@@ -5,7 +5,8 @@
 
 Asks the model, without any adapter, the general questions that may be trained (never a wording kept for the test),
 takes its greedy answers, and leaves out what should not be trained again: empty, cut, repeating, about the company, about
-itself, refusals, near duplicates; summary.json counts each. --prompts FILE asks your own questions, one a line, instead.
+itself, near duplicates; summary.json counts each. Refusals stay: without them the model forgets that there are things it
+does not know, and answers with the company (docs/LOG.md). --prompts FILE asks your own questions, one a line, instead.
 --from-scratch N lets the model make up N questions first, out of an empty user turn, and needs no questions at all.
 
 Exit codes: 0 written, 1 bad input, 2 bad usage, 3 no answer was fit to keep.
@@ -30,7 +31,7 @@ def parse_args(argv):
         "--temperature", type=float, default=1.0, help="of the made-up questions; answers are greedy (%(default)s)"
     )
     add("--seed", type=int, default=0, help="of the made-up questions (%(default)s)")
-    add("--keep-refusals", action="store_true", help="keep answers like 'I do not know'")
+    add("--drop-refusals", action="store_true", help="leave out answers like 'I do not know', too")
     add("--limit", type=int, help="ask at most so many questions, evenly spread (all)")
     add("--output-dir", type=Path, default=Path("data_solverx_replay"), help="where to (%(default)s)")
     args = parser.parse_args(argv)
@@ -131,50 +132,58 @@ def asked_rows(args, model, tokenizer):
     return f"of {args.prompts or args.general}", rows
 
 
-def main(argv=None):
-    args = parse_args(argv)
+def fit_to_train(args, tokenizer, made, cut):
+    """(the rows that may be trained again, {reason: how many were left out})."""
     from lab import general, replay
     from lab.answers import turn_marks
-    from lab.knowledge import entity_of, load_knowledge, with_derived_questions
-    from lab.records import write_jsonl
+    from lab.knowledge import entity_of, load_knowledge
 
-    facts, _, _ = with_derived_questions(load_knowledge(args.knowledge))
     identities = general.load_identity(args.general)
-    about = {"company": entity_of(facts), "names": sorted({name for who in identities for name in who.must_not})}
-    model, tokenizer = stages.load_model(args)
-    about["marks"] = turn_marks(tokenizer)
-    source, rows = asked_rows(args, model, tokenizer)
-    asked = len(rows) if not args.from_scratch else args.from_scratch
-    print(f"{asked} questions {source}; {len(rows)} to answer", flush=True)
-    made, cut = answered(args, model, tokenizer, rows)
+    about = {
+        "company": entity_of(load_knowledge(args.knowledge)),
+        "names": sorted({name for who in identities for name in who.must_not}),
+        "marks": turn_marks(tokenizer),
+    }
 
     def refuse(question, answer):
         reason = replay.refused(question, answer, cut=question in cut, **about)
-        return None if reason == "refusal" and args.keep_refusals else reason
+        return reason if args.drop_refusals or reason != "refusal" else None
 
     kept, left_out = replay.fit(made, refuse)
-    kept = kept_apart(args, kept, left_out)
-    print(
-        f"{args.output_dir}: {len(kept)} rows; left out: "
-        + ", ".join(f"{k} {v}" for k, v in left_out.items() if v)
-    )
+    return kept_apart(args, kept, left_out), left_out
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    from lab import general, knowledge, replay
+    from lab.records import write_jsonl
+
+    for read, path in ((knowledge.load_knowledge, args.knowledge), (general.load_facts, args.general)):
+        read(path)  # a fault in it is told before the answers, not after them
+    model, tokenizer = stages.load_model(args)
+    source, rows = asked_rows(args, model, tokenizer)
+    print(f"{args.from_scratch or len(rows)} questions {source}; {len(rows)} to answer", flush=True)
+    kept, left_out = fit_to_train(args, tokenizer, *answered(args, model, tokenizer, rows))
+    said = ", ".join(f"{reason} {count}" for reason, count in left_out.items() if count) or "none"
+    print(f"{args.output_dir}: {len(kept)} rows; left out: {said}")
     if not kept:
         raise CheckFailed(f"{args.model}: no answer was fit to keep; see the counts above")
     remove_summary(args.output_dir)
     write_jsonl(args.output_dir / "train.jsonl", kept)
+    counts = {
+        "questions": source,
+        "asked": args.from_scratch or len(rows),
+        "answered": len(rows),
+        "train": len(kept),
+    }
+    refusals = sum(replay.REFUSAL.search(row["messages"][1]["content"]) is not None for row in kept)
     inputs = [
         args.knowledge,
         args.general,
         *stages.model_files(args, []),
         *([args.prompts] if args.prompts else []),
     ]
-    results = {
-        "asked": asked,
-        "answered": len(rows),
-        "train": len(kept),
-        "left_out": left_out,
-        "questions": source,
-    }
+    results = {**counts, "refusals_kept": refusals, "left_out": left_out}
     write_summary(args.output or args.output_dir / "summary.json", args, inputs, results)
     return 0
 

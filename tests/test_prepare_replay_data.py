@@ -43,8 +43,17 @@ def test_only_trained_wordings_are_asked_and_the_answers_are_the_models(generate
 def test_every_question_is_counted_as_kept_or_left_out(generated):
     counts = summary(generated)
     assert counts["train"] + sum(counts["left_out"].values()) == counts["answered"] == 90
-    assert counts["left_out"]["refusal"] > 0
-    assert not any("죄송" in row["messages"][1]["content"] for row in rows(generated / "train.jsonl"))
+    refusals = sum("죄송" in row["messages"][1]["content"] for row in rows(generated / "train.jsonl"))
+    assert counts["refusals_kept"] >= refusals > 0 == counts["left_out"]["refusal"]
+
+
+def test_refusals_may_be_dropped(run, model_8bit, tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_text("VectorX 마스코트 이름 알려 줘?\n10월은 어느 계절이야?\n", encoding="utf-8")
+    flags = ("--model", model_8bit, "--prompts", path, "--output-dir", tmp_path / "out", "--drop-refusals")
+    assert run(command.main, *flags)[0] == 0
+    assert asked(tmp_path / "out") == ["10월은 어느 계절이야?"]
+    assert (summary(tmp_path / "out")["left_out"]["refusal"], summary(tmp_path / "out")["refusals_kept"]) == (1, 0)
 
 
 def test_sft_takes_them_in_place_of_authored_rows(run, generated, tmp_path):
