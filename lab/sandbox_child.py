@@ -21,7 +21,13 @@ PLAIN = (
     *("abc", "array", "bisect", "cmath", "collections", "collections.abc", "contextlib", "copy"),
     *("dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "heapq", "itertools", "json"),
     *("math", "numbers", "operator", "random", "re", "statistics", "string", "textwrap", "time", "types"),
-    *("typing", "encodings.ascii", "encodings.latin_1", "unicodedata"),  # the last one: for names in Korean
+    *(
+        "typing",
+        "encodings.ascii",
+        "encodings.latin_1",
+        "errno",
+        "unicodedata",
+    ),  # the last one: for names in Korean
 )
 # Loaded only where the program's text names them: each takes time to load.
 ON_DEMAND = (

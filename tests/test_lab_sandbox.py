@@ -67,10 +67,6 @@ print("합계", total, round(math.pi, 2), json.dumps([random.random() < 2]))
             "import sys\nsys.modules['__main__'].HARMLESS = frozenset(('open',))\nopen('/etc/passwd')",
             "open /etc/passwd",
         ),
-        ("import numpy\nnumpy.fromfile('/etc/passwd')", "open /etc/passwd"),
-        ("import numpy\nnumpy.load('/etc/passwd')", "open /etc/passwd"),
-        ("import numpy\nnumpy.zeros(3).tofile('x')", "open x"),
-        ("import numpy\nnumpy._core._internal.ctypes.CDLL(None)", "ctypes.dlopen"),
     ],
 )
 def test_what_is_refused_ends_the_program(source, what):
@@ -115,6 +111,22 @@ def test_numpy_computes_and_its_draws_repeat():
     first = run_program(source)
     assert first.ended == "finished" and first.output.startswith("0.5 0."), first
     assert run_program(source).output == first.output
+
+
+@needs_numpy
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        ("numpy.fromfile('/etc/passwd')", "open /etc/passwd"),
+        ("numpy.load('/etc/passwd')", "open /etc/passwd"),
+        ("numpy.zeros(3).tofile('x')", "open x"),
+        ("numpy._core._internal.ctypes.CDLL(None)", "ctypes.dlopen"),
+    ],
+)
+def test_numpy_opens_no_door(source, what):
+    outcome = run_program(f"import numpy\n{source}")
+    assert (outcome.ended, outcome.output) == ("refused", "")
+    assert outcome.detail.strip().startswith(what)
 
 
 @needs_numpy
