@@ -5,6 +5,8 @@ A point is {"name", "replay": "authored" | "self" | "none", "ratio": share of ge
 count as company rows.
 """
 
+from pathlib import Path
+
 from lab.cli import LabError, read_json
 from lab.report import FEWER_IS_BETTER, METRICS, cell
 from lab.stats import paired
@@ -16,8 +18,6 @@ REMEDY = "`make forgetting` writes it"
 
 def point(name, adapter, metrics):
     """The point of an adapter's folder: its rows by the summary of the data that it was trained on. Raises LabError."""
-    from pathlib import Path
-
     remedy = "train the adapter with train_with_early_stopping.py"
     data = read_json(adapter / "summary.json", remedy).get("flags", {}).get("data", "")
     made = read_json(Path(data) / "summary.json", f"make the data that {adapter} was trained on again")

@@ -215,7 +215,7 @@ def test_forgetting_trains_every_share_but_the_default_and_measures_all(tree):
 
 def test_forgetting_follows_the_default_share(tree):
     made(tree)
-    data = (tree / "configs/data.yaml").read_text().replace("replay: 0.5 ", "replay: 0.25 ")
+    data = (tree / "configs/data.yaml").read_text().replace("replay: 0.5\n", "replay: 0.25\n")
     (tree / "configs/data.yaml").write_text(data)
     printed = " ".join(" ".join(commands(tree, "forgetting")).split())
     assert "--default replay-25 --adapter-path base replay-25=adapters_solverx_sft_tiny replay-0=" in printed
