@@ -23,10 +23,16 @@ include configs/$(PROFILE)/profile.mk
 NAME := $(patsubst %_knowledge,%,$(patsubst %.jsonl,%,$(notdir $(KNOWLEDGE))))
 CPT_DATA := data_$(NAME)_cpt
 SFT_DATA := data_$(NAME)_sft
-NO_REPLAY_DATA := data_$(NAME)_sft_no_replay
 CPT := adapters_$(NAME)_cpt_$(PROFILE)
 SFT := adapters_$(NAME)_sft_$(PROFILE)
-NO_REPLAY := adapters_$(NAME)_sft_no_replay_$(PROFILE)
+# SFT at other shares of general rows, in percent, and with self-generated ones at the default's share. The default is SFT.
+DEFAULT_SHARE := $(shell awk '/^replay:/ { printf "%d", 100 * $$2 + 0.5 }' configs/data.yaml)
+SHARES := $(filter-out $(DEFAULT_SHARE),0 10 25 50 75)
+POINTS := $(SHARES) self_$(DEFAULT_SHARE)
+SELF_DATA := data_$(NAME)_replay_$(PROFILE)
+point_data = data_$(NAME)_sft_replay_$(1)$(if $(filter self_%,$(1)),_$(PROFILE))
+point = adapters_$(NAME)_sft_replay_$(1)_$(PROFILE)
+NO_REPLAY := $(call point,0)
 RUN := runs/$(PROFILE)$(if $(filter-out solverx_knowledge.jsonl,$(KNOWLEDGE)),-$(NAME))
 # An interrupted stage goes on; one whose data, model or settings changed is trained again.
 GO_ON := --resume --overwrite
@@ -46,7 +52,8 @@ INSTALLED_DEV := $(addsuffix -dev,$(INSTALLED))
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help setup data convert cpt sft verify report claims kmmlu no-replay tiny-model test crashtest test-reference lint doctor clean FORCE
+.PHONY: help setup data convert cpt sft verify report claims kmmlu no-replay forgetting tiny-model test crashtest test-reference \
+  lint doctor clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -132,15 +139,8 @@ report: $(RUN)/report.json ## one page of all that was measured: report.html, an
 
 # --- side rooms
 
-no-replay: $(RUN)/no_replay.json ## the same SFT without general rows: the colour-glasses effect, for the record
+no-replay: $(RUN)/no_replay.json ## SFT without general rows: the colour-glasses effect, for the record
 	$(PYTHON) compare_hcx_stages.py --report $(RUN)/no_replay.json
-
-$(NO_REPLAY_DATA)/summary.json: $(KNOWLEDGE) $(GENERAL) configs/data.yaml $(call if_other,$(NO_REPLAY_DATA)) | $(INSTALLED)
-	$(PYTHON) prepare_solverx_sft_data.py -c configs/data.yaml --knowledge $(KNOWLEDGE) --replay 0 --output-dir $(@D)
-
-$(NO_REPLAY)/summary.json: $(CPT)/summary.json $(NO_REPLAY_DATA)/summary.json configs/$(PROFILE)/sft.yaml | $(INSTALLED)
-	$(TRAIN) -c configs/$(PROFILE)/sft.yaml --model $(MODEL) --train \
-	  --data $(NO_REPLAY_DATA) --resume-adapter-file $(CPT)/adapters.safetensors --adapter-path $(NO_REPLAY) $(GO_ON)
 
 $(RUN)/no_replay.json: $(MODEL)/summary.json $(CPT)/summary.json $(SFT)/summary.json $(NO_REPLAY)/summary.json \
   $(KNOWLEDGE) $(GENERAL) | $(INSTALLED)
@@ -156,6 +156,39 @@ $(RUN)/kmmlu.json: $(MODEL)/summary.json $(CPT)/summary.json $(SFT)/summary.json
   $(addsuffix /summary.json,$(filter data_kmmlu_sample,$(KMMLU_DATA))) | $(INSTALLED)
 	$(PYTHON) evaluate_kmmlu_8bit.py --model $(MODEL) --adapter-path base cpt=$(CPT) sft=$(SFT) \
 	  $(if $(KMMLU_DATA),--data-dir $(KMMLU_DATA)) $(KMMLU_FLAGS) --output $@
+
+forgetting: $(RUN)/forgetting.json ## SFT at several shares of general rows: what each keeps and what it forgets (long)
+	$(PYTHON) compare_replay.py --report $(RUN)/forgetting.json
+
+$(RUN)/forgetting.json: $(MODEL)/summary.json $(SFT)/summary.json $(foreach P,$(POINTS),$(call point,$(P))/summary.json) \
+  $(KNOWLEDGE) $(GENERAL) | $(INSTALLED)
+	$(PYTHON) compare_replay.py --model $(MODEL) --knowledge $(KNOWLEDGE) --output $@ --default replay-$(DEFAULT_SHARE) \
+	  --adapter-path base replay-$(DEFAULT_SHARE)=$(SFT) \
+	  $(foreach P,$(SHARES),replay-$(P)=$(call point,$(P))) self-$(DEFAULT_SHARE)=$(call point,self_$(DEFAULT_SHARE))
+
+define SHARE_DATA
+$(call point_data,$(1))/summary.json: $(KNOWLEDGE) $(GENERAL) configs/data.yaml \
+  $(call if_other,$(call point_data,$(1))) | $(INSTALLED)
+	$(PYTHON) prepare_solverx_sft_data.py -c configs/data.yaml --knowledge $(KNOWLEDGE) \
+	  --replay $(shell awk 'BEGIN { print $(1) / 100 }') --output-dir $$(@D)
+endef
+$(foreach P,$(SHARES),$(eval $(call SHARE_DATA,$(P))))
+
+# The base model's own answers, in place of the authored ones.
+$(SELF_DATA)/summary.json: $(MODEL)/summary.json $(KNOWLEDGE) $(GENERAL) $(call if_other,$(SELF_DATA)) | $(INSTALLED)
+	$(PYTHON) prepare_replay_data.py --model $(MODEL) --knowledge $(KNOWLEDGE) --output-dir $(@D)
+
+$(call point_data,self_$(DEFAULT_SHARE))/summary.json: $(SELF_DATA)/summary.json configs/data.yaml | $(INSTALLED)
+	$(PYTHON) prepare_solverx_sft_data.py -c configs/data.yaml --knowledge $(KNOWLEDGE) \
+	  --replay-file $(SELF_DATA)/train.jsonl --output-dir $(@D)
+
+define POINT
+$(call point,$(1))/summary.json: $(CPT)/summary.json $(call point_data,$(1))/summary.json \
+  configs/$(PROFILE)/sft_replay.yaml | $(INSTALLED)
+	$(TRAIN) -c configs/$(PROFILE)/sft_replay.yaml --model $(MODEL) --train --data $(call point_data,$(1)) \
+	  --resume-adapter-file $(CPT)/adapters.safetensors --adapter-path $$(@D) $(GO_ON)
+endef
+$(foreach P,$(POINTS),$(eval $(call POINT,$(P))))
 
 tiny-model: | $(INSTALLED) ## pre-train the embedded checkpoint again, from data_general/ alone
 	$(PYTHON) make_tiny_model.py --force
@@ -181,7 +214,8 @@ lint: | $(INSTALLED_TEST) ## ruff: faults and form
 
 # models/, data_general/ and .venv stay. Links are removed, not what they point to.
 clean: ## remove data, adapters, runs and caches; never models/
-	@for path in runs adapters_* data_*_cpt data_*_sft data_*_sft_no_replay data_kmmlu_sample data_mlx .pytest_cache .ruff_cache \
+	@for path in runs adapters_* data_*_cpt data_*_sft data_*_sft_replay_* data_*_replay_* data_kmmlu_sample data_mlx \
+	    .pytest_cache .ruff_cache \
 	    __pycache__ lab/__pycache__ tests/__pycache__ bench/__pycache__; do \
 	  if [ -d "$$path" ]; then echo "removing $$path"; rm -rf "$$path"; fi; \
 	done

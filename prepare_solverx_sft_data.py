@@ -26,7 +26,11 @@ def parse_args(argv):
     parser.add_argument("--general", type=Path, default=Path("data_general"), help="general world (%(default)s)")
     parser.add_argument("--output-dir", type=Path, default=Path("data_solverx_sft"), help="where to (%(default)s)")
     parser.add_argument("--output", type=Path, help="where the summary goes (<output-dir>/summary.json)")
-    parser.add_argument("--replay", type=float, help="share of general rows in training, 0 to below 1 (0.5)")
+    parser.add_argument(
+        "--replay", type=float, help="share of general rows among all training rows, 0 to below 1 (0.5)"
+    )
+    text = "rows of prepare_replay_data.py in place of the authored general ones"
+    parser.add_argument("--replay-file", type=Path, metavar="FILE.jsonl", help=text)
     parser.add_argument("--several-turns", type=int, help="dialogues of two or three turns (60)")
     parser.add_argument("--identity-repeats", type=int, help="how often each identity pair stands there (1)")
     parser.add_argument(
@@ -78,6 +82,7 @@ def main(argv=None):
     args = parse_args(argv)
     settle(args)
     from lab import dialogues, general
+    from lab import replay as replay_file
     from lab.knowledge import load_knowledge, split_sentences, with_derived_questions
     from lab.records import write_jsonl
 
@@ -88,9 +93,10 @@ def main(argv=None):
     domain = company["train"] + identity["train"] * args.identity_repeats
     replayed = dialogues.replayed_facts(world)
     wanted = round(args.replay / (1 - args.replay) * (len(domain) + args.several_turns + len(sentences)))
-    replay = dialogues.replay_turns(replayed, wanted, args.seed)
-    if len(replay) < wanted:
-        print(f"warning: {wanted} general rows asked for, {args.general} has {len(replay)}; taking those")
+    items = replay_file.read(args.replay_file) if args.replay_file else dialogues.authored(replayed)
+    replay = dialogues.spread_out(items, wanted, args.seed)
+    if len(items) < wanted:
+        print(f"{wanted} general rows asked for, there are {len(items)}: some stand there again")
     general_valid = dialogues.general_validation(world, replayed) if args.replay else []
     parts = {"valid": company["valid"] + general_valid, "probes": company["probe"] + identity["probe"]}
     dialogues.refuse_contradictions(domain + replay + parts["valid"])
@@ -125,9 +131,10 @@ def main(argv=None):
     print(f"{args.output_dir}: " + ", ".join(f"{name} {count}" for name, count in counts.items()) + ", leaks 0")
     if silent:
         print(f"{silent} facts have only text and no clear subject: they are taught by CPT alone")
-    replayed_ids = sorted(fact.id for fact in replayed) if replay else []
-    results = {**counts, "replayed_facts": replayed_ids, "leak_guard": guard}
-    inputs = [args.knowledge, args.general, *([args.config] if args.config else [])]
+    replayed_ids = sorted({fact for fact, _, _ in items}) if replay else []
+    source = ("self" if args.replay_file else "authored") if replay else "none"
+    results = {**counts, "replay_source": source, "replayed_facts": replayed_ids, "leak_guard": guard}
+    inputs = [args.knowledge, args.general, *(path for path in (args.config, args.replay_file) if path)]
     write_summary(args.output or args.output_dir / "summary.json", args, inputs, results)
     return 0
 

@@ -2,16 +2,16 @@
 
   python test_mab_ts.py --adapter-path base sft=adapters_solverx_sft_hcx --check
 
-The program runs in a sandbox (no files, no network, no processes; limits on time and memory) against bandits
-that this side owns: it draws the rewards and counts the pulls. Verdicts: no_code, does_not_run,
-runs_and_loses, finds_best_arm.
+The program runs in a sandbox (no files, no network, no processes; limits on time and memory; Python's computing
+modules, and numpy where the system can confine it) against bandits that this side owns: it draws the rewards and counts
+the pulls. Verdicts: no_code, does_not_run, runs_and_loses, finds_best_arm.
 
 Exit codes: 0 measured, 1 bad input, 2 bad usage, 3 with --check: no program of some stage finds the best arm.
 """
 
 import sys
 
-from lab import stages
+from lab import sandbox, stages
 from lab.cli import CheckFailed, finish
 
 
@@ -25,6 +25,7 @@ def parse_args(argv):
 
 def main(argv=None):
     args = parse_args(argv)
+    print(sandbox.describe())
     answers = stages.verify(args, ("mab_ts",))
     for stage, rows in answers.items():
         for row in rows:

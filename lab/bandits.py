@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 
 from lab.sandbox import Foul, run_program
 
-FENCE = re.compile(r"```[ \t]*(?:python3?|py)[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
+FENCE = re.compile(r"```[ \t]*([^\s`]*)[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
+PYTHON = ("python", "python3", "py")
+ASKED_FOR = "def thompson_sampling"
 MEANS = (0.2, 0.4, 0.6, 0.8)  # reward probabilities of the arms, in another order for each bandit
 ROUNDS, BANDITS, NEEDED = 600, 5, 4
 VERDICTS = ("no_code", "does_not_run", "runs_and_loses", "finds_best_arm")
@@ -76,16 +78,26 @@ class Bandits:
 
 
 def program_text(answer):
-    """The program in an answer: its first Python fence, or all of it if it is Python with a def; or None."""
-    if fence := FENCE.search(answer):
-        return fence[1]
+    """The program in an answer, or None: its first Python fence, before that one with the function that is asked for.
+
+    A fence without a language, or an answer without any, counts where it is Python with a def.
+    """
+    found = [(language.lower(), text) for language, text in FENCE.findall(answer)]
+    fences = [text for language, text in found if language in PYTHON or (not language and _defines(text))]
+    if fences:
+        return next((text for text in fences if ASKED_FOR in text), fences[0])
+    return answer if _defines(answer) else None
+
+
+def _defines(text):
+    """Whether `text` is Python that defines a function."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = ast.parse(answer)
+            tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    return answer if any(isinstance(node, ast.FunctionDef) for node in tree.body) else None
+        return False
+    return any(isinstance(node, ast.FunctionDef) for node in tree.body)
 
 
 def judge_bandit(answer):

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 from lab.cli import LabError
 from lab.facts import by_hash
@@ -62,22 +63,30 @@ def replayed_facts(facts):
     return [fact for fact in facts if fact.judge or fact.id in chosen]
 
 
-def replay_turns(facts, wanted, seed):
-    """`wanted` general turns out of `facts`: every wording of the facts with a judge of their own PROGRAM_REPEATS times,
-    for programs are the first thing to be lost; the rest spread evenly, every fact once before any fact twice.
+def authored(facts):
+    """The general facts' trained wordings with their authored answers, for `spread_out`."""
+    return [
+        (fact.id, bool(fact.judge), Turn(question, fact.answer, fact.accept, fact.where))
+        for fact in facts
+        for question in split_general(fact).train
+    ]
 
-    Returns fewer when there are not so many trained wordings.
+
+def spread_out(items, wanted, seed):
+    """`wanted` turns out of `items`, (fact, whether it is a program, Turn), the same for the same seed.
+
+    Every program PROGRAM_REPEATS times, for programs are the first thing to be lost; the rest spread evenly, every fact
+    once before any fact twice. Where there are not so many turns, they stand there again from the first.
     """
-    draw = random.Random(f"replay {seed}")
-    rounds = []
-    for fact in facts:
-        questions = list(split_general(fact).train)
-        draw.shuffle(questions)
-        turns = [Turn(question, fact.answer, fact.accept, fact.where) for question in questions]
-        rounds += [(-1 if fact.judge else place, draw.random(), turn) for place, turn in enumerate(turns)]
-        if fact.judge:
-            rounds += rounds[-len(turns) :] * (PROGRAM_REPEATS - 1)
-    return [turn for _, _, turn in sorted(rounds, key=lambda item: item[:2])[:wanted]]
+    draw, groups, order = random.Random(f"replay {seed}"), {}, []
+    for fact, program, turn in items:
+        groups.setdefault(fact, []).append((program, turn))
+    for group in groups.values():
+        draw.shuffle(group)
+        turns = [(-1 if program else place, draw.random(), turn) for place, (program, turn) in enumerate(group)]
+        order += turns + [item for item in turns if item[0] < 0] * (PROGRAM_REPEATS - 1)
+    different = [turn for _, _, turn in sorted(order, key=lambda item: item[:2])]
+    return list(islice(cycle(different), wanted))
 
 
 def general_validation(facts, replayed):

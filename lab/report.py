@@ -125,11 +125,16 @@ def cells_of(text):
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
-def _draw_plain(table, samples, stages, file):
+def show_lines(table, file=None):
+    """Print lines of cells, aligned."""
     widths = [max(map(cells_of, column)) for column in zip(*table, strict=True)]
     for line in table:
         padded = (text + " " * (width - cells_of(text)) for text, width in zip(line, widths, strict=True))
         print("  ".join(padded).rstrip(), file=file)
+
+
+def _draw_plain(table, samples, stages, file):
+    show_lines(table, file)
     width = max(map(len, stages))
     for sample in samples:
         print(f"\n{sample['metric']}: {one_line(sample['prompt'])}", file=file)

@@ -1,14 +1,17 @@
 """Run a program that a language model wrote.
 
-It runs in a process of its own: isolated interpreter, empty environment, empty folder, limits on
-time, memory and descriptors, a part of the standard library, and an audit hook that ends it when it reaches
-for a file, a socket, a process or foreign code (lab/sandbox_child.py). That holds off accidents and simple
-malice; it is not a jail for an attacker who knows CPython's inside: for such code take a virtual machine.
+It runs in a process of its own: isolated interpreter, empty environment, empty folder, limits on time, memory and
+descriptors, a part of the standard library, and an audit hook that ends it when it reaches for a file, a socket, a process
+or foreign code (lab/sandbox_child.py). The hook is Python inside that process, so the system holds the doors as well: a
+seccomp filter on Linux (lab/seccomp.py), sandbox-exec on macOS. `describe` says what this machine has of it. Without either
+it is no jail for one who knows CPython's inside, and numpy, which makes that easy, is not given.
 """
 
 import contextlib
 import functools
+import importlib.util
 import os
+import re
 import selectors
 import shutil
 import signal
@@ -19,12 +22,20 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.seccomp import filter_bytes
+
 CHILD = Path(__file__).with_name("sandbox_child.py")
 MEBIBYTE = 1 << 20
+ALARM_SECONDS = 5  # after its time a program ends itself, if we died meanwhile
 MEMORY_BYTES, TIMEOUT_SECONDS = 512 * MEBIBYTE, 20
 OUTPUT_BYTES = 64 * 1024  # kept of what a program prints; the rest is read and dropped
 LINE_BYTES = 1024  # a longer line to the judge is none of the harness's
 WATCH_SECONDS = 0.1
+MISSING = re.compile(r"No module named '([^']+)'")
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # a program has no threads, numpy included
+SEATBELT = (
+    "(version 1)(allow default)(deny network*)(deny file-write*)(deny process-fork)(deny signal (target others))"
+)
 
 
 @dataclass(frozen=True)
@@ -53,11 +64,18 @@ def run_program(source, timeout_seconds=TIMEOUT_SECONDS, memory_bytes=MEMORY_BYT
     with tempfile.TemporaryDirectory(prefix="lab-sandbox-") as folder:
         program = Path(folder) / "program.py"
         program.write_text(source, encoding="utf-8", errors="replace")
-        command = [*no_network(), sys.executable, "-I", "-S", "-B", "-X", "utf8", str(CHILD), str(program)]
-        command += [str(memory_bytes), str(int(timeout_seconds) + 1)]
+        command = [*outside(), sys.executable, "-I", "-S", "-B", "-X", "utf8", str(CHILD), str(program)]
+        seconds = int(timeout_seconds) + 1
+        command += [
+            str(memory_bytes),
+            str(seconds),
+            str(seconds + ALARM_SECONDS),
+            filter_bytes().hex(),
+            numpy_folder(),
+        ]
         command += map(str, game.arguments) if game else ()
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        process = subprocess.Popen(command, cwd=folder, env={}, start_new_session=True, **pipes)
+        process = subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, start_new_session=True, **pipes)
         try:
             return _Attendant(process, game, memory_bytes).attend(time.monotonic() + timeout_seconds)
         finally:
@@ -133,21 +151,71 @@ class _Attendant:
                 return self._outcome("timed_out", "used up its processor time")
             return self._outcome("died", f"ended without a word (exit code {code})")
         ended, detail = self.ending
-        if "No module named" in detail:
-            detail += "; the sandbox has a part of the standard library only"
+        if missing := MISSING.search(detail):
+            detail += f"; {why_missing(missing[1])}"
         return self._outcome(ended, detail)
 
     def _outcome(self, ended, detail):
         return Outcome(ended, detail, self.printed.decode("utf-8", "replace"))
 
 
+def why_missing(name):
+    """Why the sandbox has no module `name`, in words."""
+    top = name.partition(".")[0]
+    if top == "numpy":
+        installed = importlib.util.find_spec("numpy") is not None
+        return "this system cannot confine numpy" if installed else "numpy is not installed here"
+    if top in sys.stdlib_module_names:
+        return "the sandbox leaves this part of the standard library out"
+    return "the sandbox has the standard library's computing part and numpy only"
+
+
+def describe():
+    """One line for people: what holds a program besides Python's own hook."""
+    holds = [word for word, there in (("seccomp", filter_holds()), ("no network", no_network())) if there]
+    holds += ["sandbox-exec"] if seatbelt() else []
+    if not holds:
+        return "sandbox: Python's audit hook and limits only (this system offers no more), so without numpy"
+    return f"sandbox: Python's audit hook, limits, {', '.join(holds)}; {'with' if numpy_folder() else 'without'} numpy"
+
+
+def outside():
+    """The command that starts a program in what the system offers against it; () where it offers nothing."""
+    return no_network() or seatbelt()
+
+
 @functools.cache
 def no_network():
-    """The command that starts a program without a network, where the system lets us; else ()."""
+    """The command that starts a program without a network, where Linux lets us; else ()."""
     path = shutil.which("unshare") if sys.platform == "linux" else None
     command = [path, "--net"] if os.geteuid() == 0 else [path, "--map-root-user", "--net"]
     works = path and subprocess.run([*command, "true"], capture_output=True).returncode == 0
     return tuple(command) if works else ()
+
+
+@functools.cache
+def seatbelt():
+    """The command that starts a program in macOS's sandbox, where there is one that works; else ()."""
+    path = shutil.which("sandbox-exec") if sys.platform == "darwin" else None
+    command = [path, "-p", SEATBELT]
+    works = (
+        path and subprocess.run([*command, sys.executable, "-I", "-c", ""], capture_output=True).returncode == 0
+    )
+    return tuple(command) if works else ()
+
+
+@functools.cache
+def filter_holds():
+    """Whether the kernel takes the seccomp filter: tried on a process of its own."""
+    probe = [sys.executable, "-I", "-S", "-B", str(CHILD), "--probe", filter_bytes().hex()]
+    return bool(filter_bytes()) and subprocess.run(probe, capture_output=True, env={}).returncode == 0
+
+
+@functools.cache
+def numpy_folder():
+    """Where numpy is to be imported from, "" where it is not installed or nothing would hold it."""
+    spec = importlib.util.find_spec("numpy")
+    return str(Path(spec.origin).parents[1]) if spec and spec.origin and (filter_holds() or seatbelt()) else ""
 
 
 def resident_bytes(pid):

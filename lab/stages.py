@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.cli import LabError, read_json, write_summary
-from lab.hub import HCX, TINY, check_model
+from lab.hub import HCX, SMALL_HIDDEN, TINY, check_model
 from lab.progress import progress
 from lab.report import one_line, show
 
@@ -14,6 +14,18 @@ KNOWLEDGE, GENERAL = Path("solverx_knowledge.jsonl"), Path("data_general")
 BASE = "base"
 ADAPTER_FILES = ("adapter_config.json", "adapters.safetensors")
 PARTS = 2  # batches between two signs of progress
+TOKEN_FLAGS = {
+    "max_tokens": "chat answer",
+    "completion_tokens": "continuation",
+    "program_tokens": "program answer",
+}
+# The embedded model's answers are one sentence, its program 250 tokens; where it babbles, more would only take longer.
+SMALL_MODEL = {"max_tokens": 64, "completion_tokens": 48, "program_tokens": 320}
+LARGE_MODEL = {
+    "max_tokens": 512,
+    "completion_tokens": 64,
+    "program_tokens": 1536,
+}  # explanations around the code, too
 SAMPLE_PLAN = {"identity": 1, "recall_paraphrase": 3, "general": 2, "mab_ts": 1}
 
 
@@ -31,14 +43,18 @@ def command_parser(description):
     return argparse.ArgumentParser(description=description, formatter_class=raw)
 
 
-def add_model_flags(parser):
+def add_model_flags(parser, adapters=True):
     """The flags that say which model, which adapters, how many answers at once, where the summary goes."""
     default = HCX if HCX.is_dir() else TINY
     add = parser.add_argument
     add("--model", type=Path, default=default, help="folder of the converted model (%(default)s)")
-    add("--adapter-path", nargs="+", default=[BASE], metavar="STAGE", help="base, DIR or NAME=DIR (base)")
+    if adapters:
+        add("--adapter-path", nargs="+", default=[BASE], metavar="STAGE", help="base, DIR or NAME=DIR (base)")
     add("--batch-size", type=_count, default=64, help="answers at a time (%(default)s)")
-    add("--max-tokens", type=_count, default=64, help="longest chat answer, in tokens (%(default)s)")
+    for flag, what in TOKEN_FLAGS.items():
+        small, large = (limits[flag] for limits in (SMALL_MODEL, LARGE_MODEL))
+        text = f"longest {what}, in tokens ({large}; {small} for the embedded model)"
+        add(f"--{flag.replace('_', '-')}", type=_count, help=text)
     add("--output", type=Path, metavar="FILE.json", help="where the summary goes")
 
 
@@ -82,9 +98,21 @@ def _stage(item):
     return Stage(name or folder.name, folder)
 
 
+def settle_tokens(args):
+    """Give the token limits that no flag gave the values that fit the model's size."""
+    small = read_json(args.model / "config.json", "convert the model again").get("hidden_size", 0) <= SMALL_HIDDEN
+    for flag, limit in (SMALL_MODEL if small else LARGE_MODEL).items():
+        if getattr(args, flag) is None:
+            setattr(args, flag, limit)
+
+
 def load_model(args):
-    """(model, tokenizer) of --model, bare; says which device computes and how long loading took."""
+    """(model, tokenizer) of --model, bare; says which device computes and how long loading took.
+
+    Settles the token limits of `args`.
+    """
     check_model(args.model)
+    settle_tokens(args)
     from lab import device, models
 
     print(device.describe(), flush=True)
@@ -105,7 +133,8 @@ def answers_of(args, stages, probes, entity, replayed=()):
         models.switch_adapter(model, stage.adapter)
         ask = _asking(models.answer, stage.name, model, tokenizer, args.batch_size)
         complete = _asking(models.complete, stage.name, model, tokenizer, args.batch_size)
-        results[stage.name] = verification.measure(probes, ask, complete, entity, replayed, args.max_tokens)
+        limits = [getattr(args, flag) for flag in TOKEN_FLAGS]
+        results[stage.name] = verification.measure(probes, ask, complete, entity, replayed, limits)
         print(f"{stage.name}: {len(probes)} answers in {time.monotonic() - started:.0f} s", flush=True)
     return results
 

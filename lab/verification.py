@@ -12,8 +12,7 @@ from lab import probes as questions
 from lab.report import METRICS
 from lab.stats import counted, paired
 
-ANSWER_TOKENS, COMPLETION_TOKENS = 64, 48
-PROGRAM_TOKENS = 320  # the trained program is 250 tokens long
+TOKENS = (64, 48, 320)  # longest chat answer, continuation and program
 
 
 def load_probes(knowledge, general, metrics, limit=None):
@@ -47,15 +46,14 @@ def spread(probes, metric, limit=None):
     return [own[place * len(own) // limit] for place in range(limit)]
 
 
-def measure(probes, ask, complete, entity="", replayed=(), max_tokens=ANSWER_TOKENS):
+def measure(probes, ask, complete, entity="", replayed=(), tokens=TOKENS):
     """(metrics, answers): every probe asked, judged and counted, as `count` and the rows above.
 
     `ask(prompts, max_tokens)` and `complete(prompts, max_tokens)` return one text a prompt: chat answers and
-    continuations.
+    continuations. `tokens` are the longest chat answer, continuation and program.
     """
-    tokens = ((questions.CHAT, max_tokens), (questions.COMPLETION, COMPLETION_TOKENS))
     answers = []
-    for kind, limit in (*tokens, (questions.PROGRAM, PROGRAM_TOKENS)):
+    for kind, limit in zip((questions.CHAT, questions.COMPLETION, questions.PROGRAM), tokens, strict=True):
         asked = [probe for probe in probes if probe.kind == kind]
         said = (complete if kind == questions.COMPLETION else ask)([probe.prompt for probe in asked], limit)
         answers += [_row(probe, text, entity) for probe, text in zip(asked, said, strict=True)]

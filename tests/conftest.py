@@ -10,6 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+import lab.device  # noqa: E402, F401  (before any test imports mlx: it puts the fast BLAS in front)
+
 EMBEDDED = ROOT / "models/HyperCLOVAX-SEED-Think-Tiny"
 ROOM = 4e9  # bytes
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from lab import sandbox
 from lab.bandits import VERDICTS, judge_bandit, program_text
 from lab.general import load_facts
 
@@ -76,7 +77,7 @@ def test_pulling_for_ever_loses_at_once():
         "    return pull(7)\n",
         "    return pull('a')\n",
         "    return pull(0.5)\n",
-        "    import numpy\n",
+        "    import scipy\n",
         "    while True:\n        raise SystemExit\n",
         "    open('/etc/passwd')\n",
         "    1 / 0\n",
@@ -84,6 +85,38 @@ def test_pulling_for_ever_loses_at_once():
 )
 def test_what_breaks_does_not_run(body):
     assert label(body) == "does_not_run"
+
+
+NUMPY = """import numpy as np
+
+
+def thompson_sampling(pull, arms, rounds):
+    {generator}
+    wins, losses = np.ones(arms), np.ones(arms)
+    for _ in range(rounds):
+        arm = np.argmax({draws}.beta(wins, losses))
+        reward = pull(arm)
+        wins[arm] += reward
+        losses[arm] += 1 - reward
+    return np.argmax(wins / (wins + losses))
+"""
+
+
+@pytest.mark.skipif(not sandbox.numpy_folder(), reason="nothing here confines numpy")
+@pytest.mark.parametrize(
+    ("generator", "draws"),
+    [("rng = np.random.default_rng()", "rng"), ("np.random.seed(0)", "np.random"), ("", "np.random")],
+)
+def test_thompson_sampling_with_numpy_wins(generator, draws):
+    program = NUMPY.format(generator=generator or "pass", draws=draws)
+    assert judge_bandit(f"```python\n{program}```").label == "finds_best_arm"
+
+
+@pytest.mark.skipif(not sandbox.numpy_folder(), reason="nothing here confines numpy")
+def test_a_whole_number_of_numpys_is_an_arm():
+    body = LOOP.format(rounds="rounds", value="numpy.int64(0)")
+    verdict = judge_bandit(f"```python\nimport numpy\n{HEAD}{body}```")
+    assert (verdict.label, "returned arm 0, the best is 1" in verdict.detail) == ("runs_and_loses", True)
 
 
 def test_another_function_does_not_run():
@@ -129,6 +162,12 @@ def test_the_same_program_gets_the_same_verdict():
     [
         ("```python\nx = 1\n```", "x = 1\n"),
         ("앞\n```py\nx = 1\n```\n뒤\n```python\ny = 2\n```", "x = 1\n"),
+        ("```bash\npip install x\n```\n```python\nx = 1\n```", "x = 1\n"),
+        (
+            "```python\nx = 1\n```\n```python\ndef thompson_sampling():\n    pass\n```",
+            "def thompson_sampling():\n    pass\n",
+        ),
+        ("```\ndef f():\n    pass\n```", "def f():\n    pass\n"),
         ("```Python\nx = 1", "x = 1"),
         ("def f():\n    pass\n", "def f():\n    pass\n"),
         ("x = 1", None),

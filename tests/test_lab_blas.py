@@ -84,3 +84,20 @@ def test_outside_a_virtual_environment_nothing_is_written(monkeypatch, tmp_path,
     assert blas.build_shim() is None
     assert f"{sys.prefix} is no virtual environment; remedy: `make setup` makes .venv" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
+
+
+def test_one_thread_inside_and_as_before_outside():
+    """Counted by OpenBLAS itself; without OpenBLAS (macOS, CUDA, MLX's own) the context changes nothing."""
+    import ctypes
+
+    import lab.device  # noqa: F401  (loads the BLAS)
+    from lab.blas import threads
+
+    loaded = ctypes.CDLL(None)
+    names = [name for name in ("scipy_openblas", "openblas") if hasattr(loaded, f"{name}_get_num_threads")]
+    count = getattr(loaded, f"{names[0]}_get_num_threads") if names else lambda: 1
+    before = count()
+    with pytest.raises(KeyError), threads(1):
+        assert count() == 1
+        raise KeyError
+    assert count() == before

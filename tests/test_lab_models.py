@@ -2,9 +2,15 @@
 
 import pytest
 
-from lab import models
+from lab.device import computes_in_float32, mx  # isort: skip  (first: it puts the fast BLAS in front)
+from mlx.utils import tree_flatten
+from mlx_lm import stream_generate
+
+from lab import adapters, blas, models
 from lab.cli import LabError
-from lab.device import computes_in_float32, mx
+from lab.probes import COMPLETION
+from lab.report import METRICS
+from lab.verification import load_probes
 
 QUESTIONS = [
     "안녕?",
@@ -20,10 +26,76 @@ def loaded(model_8bit):
     return models.load(model_8bit)
 
 
+@pytest.fixture
+def random_adapter(loaded, tmp_path):
+    """An adapter that was never trained: the model babbles, and many next tokens are nearly as likely as the best."""
+    model, _ = loaded
+    lora = {"rank": 4, "scale": 20.0, "dropout": 0.0}
+    config = {"fine_tune_type": "lora", "num_layers": -1, "lora_parameters": lora}
+    adapters.add_layers(model, config)
+    draws = mx.random.key(0)
+    tensors = {
+        name: 0.02 * mx.random.normal(value.shape, key=draws)
+        for name, value in tree_flatten(model.trainable_parameters())
+    }
+    adapters.save(tmp_path, tensors, config)
+    adapters.remove(model)
+    return tmp_path
+
+
 def test_answers_in_a_batch_are_the_answers_one_by_one(loaded):
     together = models.answer(*loaded, QUESTIONS, max_tokens=40)
     assert together == [models.answer(*loaded, [question], max_tokens=40)[0] for question in QUESTIONS]
     assert len(set(together)) == len(QUESTIONS)
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """(questions, beginnings): what the verification commands ask, of very unlike lengths; programs among them."""
+    probes, _ = load_probes("solverx_knowledge.jsonl", "data_general", tuple(METRICS), limit=4)
+    chat = [probe.prompt for probe in probes if probe.kind != COMPLETION]
+    chat.append([{"role": role, "content": "안녕? " * 40} for role in ("user", "assistant", "user")])
+    return chat, [probe.prompt for probe in probes if probe.kind == COMPLETION]
+
+
+@pytest.mark.parametrize("adapter", [None, "made"])
+def test_any_batch_size_gives_the_tokens_that_mlx_lm_gives_one_by_one(loaded, mixed, adapter, random_adapter):
+    model, tokenizer = loaded
+    models.switch_adapter(model, random_adapter if adapter else None)
+    prompts = models.chat_prompts(tokenizer, mixed[0]) + [tokenizer.encode(text) for text in mixed[1]]
+    assert max(map(len, prompts)) > 10 * min(map(len, prompts))
+    with blas.threads(1):
+        alone = [
+            [part.token for part in stream_generate(model, tokenizer, item, max_tokens=16)] for item in prompts
+        ]
+    ends = tokenizer.eos_token_ids
+    expected = [
+        (
+            tokenizer.decode([token for token in tokens if token not in ends], skip_special_tokens=True),
+            tokens[-1] in ends,
+        )
+        for tokens in alone
+    ]
+    for size in (1, 5, 64):
+        assert models.generated(model, tokenizer, prompts, 16, size) == expected, size
+    models.switch_adapter(model, None)
+
+
+def test_each_prompt_may_have_a_limit_of_its_own(loaded):
+    prompts = models.chat_prompts(loaded[1], QUESTIONS)
+    whole = models.generated(*loaded, prompts, 40)
+    assert all(ended for _, ended in whole)
+    mixed = models.generated(*loaded, prompts, [40, 2, 40, 1, 40], batch_size=3)
+    assert [mixed[place] for place in (0, 2, 4)] == [whole[place] for place in (0, 2, 4)]
+    for place in (1, 3):
+        assert whole[place][0].startswith(mixed[place][0]) and mixed[place][1] is False
+
+
+def test_draws_repeat_and_differ_by_seed(loaded):
+    opening = models.user_opening(loaded[1])
+    assert loaded[1].decode(opening) == "<|im_start|>user\n"
+    drawn = [models.sampled(*loaded, [opening] * 4, 12, 4, 1.0, seed) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_small_batches_keep_the_order(loaded):

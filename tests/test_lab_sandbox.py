@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
@@ -59,6 +61,12 @@ print("합계", total, round(math.pi, 2), json.dumps([random.random() < 2]))
         ("import sys\nsys.addaudithook(print)", "sys.addaudithook"),
         ("def f(): pass\nf.__code__ = (lambda: 1).__code__", "object.__setattr__"),
         ("import sys\nsys._current_frames()", "sys._current_frames"),
+        ("def f(): pass\nf.__code__.replace(co_consts=())", "code.__new__"),
+        ("import os\nos.posix_spawn('/bin/sh', ['sh'], {})", "os.posix_spawn"),
+        (
+            "import sys\nsys.modules['__main__'].HARMLESS = frozenset(('open',))\nopen('/etc/passwd')",
+            "open /etc/passwd",
+        ),
     ],
 )
 def test_what_is_refused_ends_the_program(source, what):
@@ -75,7 +83,130 @@ def test_there_is_nothing_else_to_import(name):
     outcome = run_program(f"import {name}")
     assert (outcome.ended, outcome.output) == ("failed", "")
     assert f"No module named {name!r}" in outcome.detail
-    assert "part of the standard library" in outcome.detail
+    assert "leaves this part of the standard library out" in outcome.detail
+
+
+def test_what_is_no_part_of_python_is_told_apart():
+    detail = run_program("from scipy.stats import beta").detail
+    assert "No module named 'scipy'" in detail and "computing part and numpy only" in detail
+
+
+def test_modules_are_there_where_the_program_names_them():
+    source = "import hashlib, logging, argparse, secrets, uuid, traceback, inspect, pprint, csv, io, unittest\n"
+    source += "logging.basicConfig(level=logging.INFO)\nlogging.info('시작')\nprint(secrets.randbelow(1), uuid.uuid4().version)"
+    assert run_program(source).output == "INFO:root:시작\n0 4\n"
+
+
+def test_names_in_korean():
+    source = "def 더하기(왼쪽, 오른쪽):\n    return 왼쪽 + 오른쪽\nprint(더하기(1, 2), '\\N{BULLET}')"
+    assert run_program(source).output == "3 •\n"
+
+
+needs_numpy = pytest.mark.skipif(not sandbox.numpy_folder(), reason="nothing here confines numpy")
+
+
+@needs_numpy
+def test_numpy_computes_and_its_draws_repeat():
+    source = "import numpy as np\nrng = np.random.default_rng()\nprint(np.linalg.inv(2 * np.eye(2))[0, 0], rng.beta(1, 2))"
+    first = run_program(source)
+    assert first.ended == "finished" and first.output.startswith("0.5 0."), first
+    assert run_program(source).output == first.output
+
+
+@needs_numpy
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        ("numpy.fromfile('/etc/passwd')", "open /etc/passwd"),
+        ("numpy.load('/etc/passwd')", "open /etc/passwd"),
+        ("numpy.zeros(3).tofile('x')", "open x"),
+        ("numpy._core._internal.ctypes.CDLL(None)", "ctypes.dlopen"),
+    ],
+)
+def test_numpy_opens_no_door(source, what):
+    outcome = run_program(f"import numpy\n{source}")
+    assert (outcome.ended, outcome.output) == ("refused", "")
+    assert outcome.detail.strip().startswith(what)
+
+
+@needs_numpy
+def test_numpy_cannot_take_more_than_its_memory():
+    outcome = run_program("import numpy\nnumpy.ones(1 << 31)")
+    assert (outcome.ended, "MemoryError" in outcome.detail) == ("failed", True)
+
+
+@needs_numpy
+def test_a_program_that_writes_over_its_own_memory_only_dies():
+    source = "import numpy as np\nview = np.lib.stride_tricks.as_strided(np.zeros(1), (10**7,), (8,))\nview[:] = 1\nprint('out')"
+    outcome = run_program(source)
+    assert (outcome.ended, outcome.output) == ("died", "")
+
+
+def test_what_holds_is_said():
+    said = sandbox.describe()
+    assert said.startswith("sandbox: Python's audit hook")
+    assert ("seccomp" in said) == sandbox.filter_holds()
+    assert said.endswith("with numpy" if sandbox.numpy_folder() else "without numpy")
+
+
+def test_functions_of_the_system_are_in_no_set():
+    """os.supports_fd and its like hold the very functions that were replaced: stat, readlink, access."""
+    source = "import os\nprint([f for name in dir(os) if name.startswith('supports_') for f in getattr(os, name) if callable(f)])"
+    assert run_program(source).output == "[]\n"
+
+
+def test_no_signal_can_be_ignored():
+    source = "import sys\nprint([name for name in sys.modules if 'signal' in name])\nimport _signal"
+    outcome = run_program(source)
+    assert (outcome.ended, outcome.output) == ("failed", "[]\n")
+
+
+def test_no_thread_outlives_the_program():
+    started = time.monotonic()
+    source = "import _thread, time\n_thread.start_new_thread(lambda: [time.sleep(1) for _ in range(60)], ())\nprint('started')"
+    outcome = run_program(source)
+    assert outcome.ended in ("failed", "refused") and outcome.output == ""
+    assert time.monotonic() - started < 20
+
+
+def test_endless_output_is_ended():
+    outcome = run_program("while True: print('가' * 10_000)", timeout_seconds=2)
+    assert outcome.ended == "timed_out"
+    assert len(outcome.output.encode()) <= sandbox.OUTPUT_BYTES + 4
+
+
+def test_one_that_sleeps_ends_without_its_parent(tmp_path):
+    """The judge is killed in the middle: the program's own alarm ends it, asleep as it is."""
+    source = f"""
+import os, pathlib, sys
+from lab import sandbox
+sandbox.ALARM_SECONDS = 1
+real = sandbox.subprocess.Popen
+def popen(*arguments, **options):
+    process = real(*arguments, **options)
+    pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(process.pid))
+    return process
+sandbox.no_network(), sandbox.numpy_folder()
+sandbox.subprocess.Popen = popen
+sandbox.run_program("import time\\nwhile True: time.sleep(60)", timeout_seconds=1)
+"""
+    judge = subprocess.Popen([sys.executable, "-c", source])
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    judge.kill()
+    judge.wait()
+    program = int((tmp_path / "pid").read_text())
+    while running(program):
+        assert time.monotonic() < deadline, "the program outlived its judge"
+        time.sleep(0.1)
+
+
+def running(pid):
+    """Whether a process is there and no zombie."""
+    said = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    return bool(said) and not said.startswith("Z")
 
 
 @pytest.mark.parametrize(

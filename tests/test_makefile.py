@@ -85,7 +85,8 @@ def test_a_fresh_clone_runs_exactly_the_chain(tree, profile, size):
 def test_help_is_the_default_and_lists_every_target_of_the_lab(tree):
     done = make(tree)
     listed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("  make ")]
-    wanted = "help setup data convert cpt sft verify claims report test crashtest test-reference lint doctor clean tiny-model no-replay kmmlu"
+    wanted = "help setup data convert cpt sft verify claims report test crashtest test-reference lint doctor clean"
+    wanted += " tiny-model no-replay forgetting kmmlu"
     assert sorted(listed) == sorted(wanted.split())
 
 
@@ -174,14 +175,69 @@ def test_a_file_of_the_same_name_in_another_folder_is_not_taken_for_made(tree):
     assert [line.split()[1] for line in printed] == ["prepare_solverx_cpt_data.py", "prepare_solverx_sft_data.py"]
 
 
-def test_no_replay_differs_in_its_data_and_folders_only(tree):
+def point(name, data=None):
+    """The command that trains a point of the forgetting experiment."""
+    sft = chain("tiny", "", "models/HyperCLOVAX-SEED-Think-Tiny-Text-8bit")[4].replace(
+        "tiny/sft.", "tiny/sft_replay."
+    )
+    data = data or f"data_solverx_sft_replay_{name}"
+    return sft.replace("data_solverx_sft", data).replace("_solverx_sft_tiny", f"_solverx_sft_replay_{name}_tiny")
+
+
+def test_no_replay_is_the_point_without_general_rows(tree):
     made(tree)
     printed = commands(tree, "no-replay")
-    assert "--replay 0 --output-dir data_solverx_sft_no_replay" in printed[0]
-    assert printed[1] == chain("tiny", "", "models/HyperCLOVAX-SEED-Think-Tiny-Text-8bit")[4].replace(
-        "_solverx_sft", "_solverx_sft_no_replay"
+    assert "--replay 0 --output-dir data_solverx_sft_replay_0" in printed[0]
+    assert printed[1] == point("0")
+    assert "no-replay=adapters_solverx_sft_replay_0_tiny --output runs/tiny/no_replay.json" in printed[2]
+
+
+def test_forgetting_trains_every_share_but_the_default_and_measures_all(tree):
+    made(tree)
+    printed = commands(tree, "forgetting")
+    trained = [line for line in printed if "train_with_early_stopping" in line]
+    self_data = "data_solverx_sft_replay_self_50_tiny"
+    assert trained == [point("0"), point("10"), point("25"), point("75"), point("self_50", self_data)]
+    shares = [line.split("--replay ")[1].split()[0] for line in printed if "--replay " in line]
+    assert shares == ["0", "0.1", "0.25", "0.75"]
+    asked = next(place for place, line in enumerate(printed) if "prepare_replay_data.py" in line)
+    assert printed[asked].endswith("--output-dir data_solverx_replay_tiny")
+    assert printed[asked + 1].endswith(
+        f"--replay-file data_solverx_replay_tiny/train.jsonl --output-dir {self_data}"
     )
-    assert "no-replay=adapters_solverx_sft_no_replay_tiny --output runs/tiny/no_replay.json" in printed[2]
+    measured = printed[-2]
+    assert "--output runs/tiny/forgetting.json --default replay-50 --adapter-path base" in " ".join(
+        measured.split()
+    )
+    assert (
+        "replay-50=adapters_solverx_sft_tiny " in measured
+        and "replay-75=adapters_solverx_sft_replay_75_tiny" in measured
+    )
+    assert "self-50=adapters_solverx_sft_replay_self_50_tiny" in measured
+
+
+def test_forgetting_follows_the_default_share(tree):
+    made(tree)
+    data = (tree / "configs/data.yaml").read_text().replace("replay: 0.5\n", "replay: 0.25\n")
+    (tree / "configs/data.yaml").write_text(data)
+    printed = " ".join(" ".join(commands(tree, "forgetting")).split())
+    assert "--default replay-25 --adapter-path base replay-25=adapters_solverx_sft_tiny replay-0=" in printed
+    assert "self-25=adapters_solverx_sft_replay_self_25_tiny" in printed and "--replay 0.5 " in printed
+
+
+@pytest.mark.parametrize("profile", ["tiny", "hcx"])
+def test_a_points_settings_are_those_of_sft_but_for_its_length(profile):
+    from lab.general import load_yaml
+
+    point, sft = (load_yaml(ROOT / f"configs/{profile}/{name}.yaml") for name in ("sft_replay", "sft"))
+    length = {"iters", "epochs", "lr_schedule", "warmup", "final_learning_rate"}
+    kept = [{key: value for key, value in settings.items() if key not in length} for settings in (point, sft)]
+    assert kept[0] == kept[1]
+    assert "epochs" in point and "iters" not in point
+    if "lr_schedule" in sft:
+        peak, _, end = sft["lr_schedule"]["arguments"]
+        assert (point["learning_rate"], point["final_learning_rate"]) == (peak, end)
+        assert point["warmup"] == sft["lr_schedule"]["warmup"]
 
 
 @pytest.mark.parametrize(
@@ -211,11 +267,14 @@ def test_clean_says_what_it_removes_and_keeps_models_and_general_data(tree):
     (tree / "elsewhere/adapters.safetensors").touch()
     (tree / "adapters_linked").symlink_to("elsewhere")
     (tree / "adapters_notes.txt").touch()
+    points = {"data_solverx_sft_replay_10", "data_solverx_replay_tiny", "adapters_solverx_sft_replay_10_tiny"}
+    for folder in points:
+        (tree / folder).mkdir()
     kept = {"Makefile", "models", "data_general", "configs", "elsewhere", "adapters_notes.txt"}
     done = make(tree, "clean")
     removed = {line.split()[1] for line in done.stdout.splitlines()}
     stages = {"data_solverx_cpt", "data_solverx_sft", "adapters_solverx_cpt_tiny", "adapters_solverx_sft_tiny"}
-    assert removed == stages | {"runs", "adapters_linked"}
+    assert removed == stages | points | {"runs", "adapters_linked"}
     assert kept <= set(os.listdir(tree)) and not removed & set(os.listdir(tree))
     assert (tree / "models/HyperCLOVAX-SEED-Think-Tiny-Text-8bit/summary.json").exists()
     assert (tree / "elsewhere/adapters.safetensors").exists() and list((tree / "data_general").glob("*.yaml"))
