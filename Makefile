@@ -198,9 +198,9 @@ tiny-model: | $(INSTALLED) ## pre-train the embedded checkpoint again, from data
 doctor: | $(INSTALLED) ## what this machine has and lacks for PROFILE, each with its remedy
 	@$(PYTHON) doctor.py --profile $(PROFILE)
 
-# Two at a time, a file's tests on one of them: what a file has made for its tests is made once.
+# Two at a time, a file's tests on one of them: what a file has made for its tests is made once. One BLAS thread each.
 test: | $(INSTALLED_TEST) ## the tests
-	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not reference"
+	OPENBLAS_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile -m "not reference"
 
 crashtest: | $(INSTALLED_TEST) ## 200 kills of real trainers, and a crash at every step of writing (half an hour)
 	$(PYTHON) tests/crash_runs.py --kills 200

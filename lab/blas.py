@@ -77,8 +77,10 @@ def _compile(compiler, library, folder):
     os.replace(built, SHIM)
 
 
-def put_fast_blas_in_front():
+def put_fast_blas_in_front(too_late=False):
     """Load the best BLAS at hand so that MLX, imported after this, uses it; returns a Blas.
+
+    `too_late` says that MLX was imported before: its look-ups are made, and it keeps its own.
 
     A system OpenBLAS first, else the wheel behind its shim, else MLX's own (slow) with the remedy in its name.
     """
@@ -88,6 +90,10 @@ def put_fast_blas_in_front():
         return Blas("cuBLAS", True)
     if os.environ.get("LAB_BLAS") == "reference":  # for bench/ and tests: MLX as it is installed
         return Blas("MLX's own reference BLAS (LAB_BLAS=reference)", False)
+    if too_late:
+        return Blas(
+            "MLX's own reference BLAS, since mlx was imported before lab.device; remedy: import that first", False
+        )
     system = ctypes.util.find_library("openblas")
     for path, name in ((system, f"system {system}"), (SHIM, "OpenBLAS of scipy-openblas32")):
         if path and (path is system or path.exists()):

@@ -6,6 +6,7 @@ The import has that one effect on purpose: a command or test that forgot to ask 
 import ctypes
 import os
 import platform
+import sys
 
 from lab.blas import put_fast_blas_in_front
 
@@ -21,7 +22,7 @@ def keep_freed_memory():
         ctypes.CDLL(None).mallopt(trim_threshold, 1 << 30)
 
 
-BLAS = put_fast_blas_in_front()
+BLAS = put_fast_blas_in_front(too_late="mlx.core" in sys.modules)
 keep_freed_memory()
 
 import mlx.core as mx  # noqa: E402  (must come after the BLAS)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lab import blas
+from lab import blas, device
 
 linux = pytest.mark.skipif(platform.system() != "Linux", reason="the BLAS policy is for Linux")
 PRODUCT = (
@@ -16,9 +16,9 @@ PRODUCT = (
 )
 
 
-def in_a_new_process(**environment):
+def in_a_new_process(program=PRODUCT, **environment):
     done = subprocess.run(
-        [sys.executable, "-c", PRODUCT],
+        [sys.executable, "-c", program],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -32,6 +32,18 @@ def test_without_a_fast_blas_it_works_and_warns():
     line, product = in_a_new_process(LAB_BLAS="reference")
     assert "warning: slow BLAS" in line
     assert product == "[[5.0, 14.0], [14.0, 50.0]]"
+
+
+@linux
+def test_mlx_imported_first_keeps_its_own_blas_and_that_is_said():
+    line, _ = in_a_new_process(f"import mlx.core; {PRODUCT}")
+    assert "warning: slow BLAS" in line and "mlx was imported before lab.device" in line
+
+
+@linux
+def test_the_tests_themselves_have_the_fast_blas():
+    # some test files import mlx before lab.device: once that gave the whole suite the slow one, and other last bits
+    assert "mlx was imported before" not in device.describe()
 
 
 def test_the_numbers_are_the_same_with_the_fast_one():
