@@ -99,10 +99,10 @@ def _stage(item):
 
 
 def settle_tokens(args):
-    """Give the token limits that no flag gave the values that fit the model's size."""
+    """Give the token limits that no flag gave the values that fit the model's size; a command may lack such flags."""
     small = read_json(args.model / "config.json", "convert the model again").get("hidden_size", 0) <= SMALL_HIDDEN
     for flag, limit in (SMALL_MODEL if small else LARGE_MODEL).items():
-        if getattr(args, flag) is None:
+        if getattr(args, flag, limit) is None:
             setattr(args, flag, limit)
 
 
