@@ -200,7 +200,7 @@ doctor: | $(INSTALLED) ## what this machine has and lacks for PROFILE, each with
 
 # Two at a time, a file's tests on one of them: what a file has made for its tests is made once. One BLAS thread each.
 test: | $(INSTALLED_TEST) ## the tests
-	OPENBLAS_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile -m "not reference"
+	OPENBLAS_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not reference"
 
 crashtest: | $(INSTALLED_TEST) ## 200 kills of real trainers, and a crash at every step of writing (half an hour)
 	$(PYTHON) tests/crash_runs.py --kills 200

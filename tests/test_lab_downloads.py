@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ONE, TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 INDEX = "model.safetensors.index.json"
 # A process of its own, as huggingface_hub reads its settings from the environment when it is imported.
+# a test run started in the background of a shell hands down that SIGINT is ignored
+HEAR_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 CLIENT = """
 import json, shutil, sys
 from collections import namedtuple
@@ -91,7 +93,7 @@ def client(hub, tmp_path):
 
     def run(path="lab/model", environment=None, wait=True, **order):
         settings = hub.environment(tmp_path / "home", **(environment or {}))
-        command = [sys.executable, "-c", CLIENT, json.dumps({"id": path, **order})]
+        command = [sys.executable, "-c", f"{HEAR_CTRL_C}\n{CLIENT}", json.dumps({"id": path, **order})]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         process = subprocess.Popen(command, env=settings, cwd=ROOT, **pipes)
         return answer(process) if wait else process
