@@ -73,7 +73,7 @@ def choose(names, own=()):
     for word in words:
         found += _named(word, subjects, groups)
     chosen = tuple(subject for subject in subjects if subject in found)
-    return Subset(KMMLU, chosen, {name: part for name, part in groups.items() if set(part) & set(chosen)})
+    return Subset(KMMLU, chosen, {name: part for name, part in groups.items() if set(part) <= set(chosen)})
 
 
 def _named(word, subjects, groups):

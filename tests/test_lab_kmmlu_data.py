@@ -61,6 +61,19 @@ def test_subsets_whatever_their_case(names, subjects):
 
 
 @pytest.mark.parametrize(
+    "names, groups",
+    [
+        (["Law"], []),
+        (["HUMSS", "Biology"], ["HUMSS"]),
+        (["stem", "other"], ["STEM", "Other"]),
+        (["all"], ["STEM", "HUMSS", "Applied Science", "Other"]),
+    ],
+)
+def test_a_group_of_which_only_a_part_is_asked_has_no_score(names, groups):
+    assert list(kmmlu_data.choose(names).groups) == groups
+
+
+@pytest.mark.parametrize(
     "name, words",
     [
         ("Lawe", "did you mean Law"),
