@@ -56,5 +56,11 @@ def read_curve(folder):
     ]
 
 
+def unlike(inputs, report):
+    """The names in `inputs`, {file: sha256}, of files that were others when `report` was measured."""
+    known = report.get("inputs", {})
+    return sorted(name for name, digest in inputs.items() if known.get(name, digest) != digest)
+
+
 def _read(path, model, remedy):
     return checked(path, read_json(path, remedy), model, remedy)
