@@ -134,6 +134,7 @@ class Forgetting(Summary):
     base: Metrics
     default: str
     verdict: str = ""
+    paired: dict[str, list[Pair]] = {}
 
     @model_validator(mode="after")
     def _named(self):

@@ -136,8 +136,17 @@ def forgetting():
             }
         )
     base = {"recall": counted(1, 200), "general": counted(188, 200), "glasses": counted(0, 200)}
+    good = {
+        point["name"]: [number < point["metrics"]["general"]["correct"] for number in range(200)]
+        for point in points
+    }
+    best = good["replay-75"]
+    pairs = [
+        {"first": "replay-75", "second": name, **paired(best, own)} for name, own in good.items() if own != best
+    ]
     return {
         **PROVENANCE,
+        "paired": {"general": pairs},
         "points": points,
         "base": base,
         "default": "replay-50",
