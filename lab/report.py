@@ -133,6 +133,26 @@ def show_lines(table, file=None):
         print("  ".join(padded).rstrip(), file=file)
 
 
+def draw_table(table, file):
+    """Draw lines of cells, the first a header, on a terminal; print them aligned elsewhere."""
+    if not file.isatty():
+        return show_lines(table, file)
+    from rich.markup import escape
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(*map(escape, table[0]))
+    for line in table[1:]:
+        grid.add_row(*map(Text, line))
+    return _print_rich(grid, file)
+
+
+def _print_rich(grid, file):
+    from rich.console import Console
+
+    Console(file=file).print(grid)
+
+
 def _draw_plain(table, samples, stages, file):
     show_lines(table, file)
     width = max(map(len, stages))
@@ -145,17 +165,12 @@ def _draw_plain(table, samples, stages, file):
 
 
 def _draw_rich(table, samples, stages, file):
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(file=file)
     if table:
-        grid = Table(*map(escape, table[0]))
-        for line in table[1:]:
-            grid.add_row(*map(Text, line))
-        console.print(grid)
+        draw_table(table, file)
     if not samples:
         return
     grid = Table("question", *map(escape, stages), show_lines=True)
@@ -165,4 +180,4 @@ def _draw_rich(table, samples, stages, file):
         colours = {"+": "green", "-": "red"}
         styled = (Text(f"{mark} {answer}", style=colours.get(mark, "")) for mark, answer in answers)
         grid.add_row(Text(f"{sample['metric']}\n{one_line(sample['prompt'])}"), *styled)
-    console.print(grid)
+    _print_rich(grid, file)
