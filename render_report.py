@@ -51,7 +51,7 @@ def read(run):
     from lab.page import readable
 
     found = {"report.json": measured.read_whole_report(run / "report.json")}
-    readers = (measured.read_claims, measured.read_whole_report, measured.read_forgetting, measured.read_kmmlu)
+    readers = (measured.read_claims, measured.read_no_replay, measured.read_forgetting, measured.read_kmmlu)
     for name, reader in zip(FILES, readers, strict=True):
         found[name] = reader(run / name) if (run / name).is_file() else None
     reports = [found[name] for name in ("no_replay.json", "report.json") if found[name]]

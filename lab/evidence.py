@@ -91,7 +91,7 @@ def gather(folder):
     paths["conversion"] = Path(model) / FILES["conversion"].name if isinstance(model, str) else None
     readers = {
         "report": measured.read_whole_report,
-        "no_replay": measured.read_whole_report,
+        "no_replay": measured.read_no_replay,
         "forgetting": measured.read_forgetting,
     }
     readers |= {"kmmlu": measured.read_kmmlu, "conversion": measured.read_summary}

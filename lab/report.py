@@ -27,21 +27,21 @@ REMEDY = "`make verify` writes it"
 ANSWER_CELLS = 100  # cells of an answer shown; a Hangul syllable takes two
 
 
-def read_report(path):
-    """The report in a JSON file. Raises LabError, naming file and metric, when it is missing or malformed."""
-    report = read_json(path, REMEDY)
+def read_report(path, remedy=REMEDY):
+    """The report in a JSON file. Raises LabError, naming file, metric and `remedy`, when it is missing or malformed."""
+    report = read_json(path, remedy)
     stages = report.get("stages") if isinstance(report, dict) else None
     if not isinstance(stages, dict) or not stages:
-        raise LabError(f"{path}: holds no stages, so it is no report; {REMEDY}")
+        raise LabError(f"{path}: holds no stages, so it is no report; {remedy}")
     for stage, metrics in stages.items():
         if not isinstance(metrics, dict):
-            raise LabError(f"{path}: stage {stage}: holds {metrics!r}, not metrics; {REMEDY}")
+            raise LabError(f"{path}: stage {stage}: holds {metrics!r}, not metrics; {remedy}")
         for metric, value in metrics.items():
             if metric not in METRICS:
                 known = ", ".join(METRICS)
                 raise LabError(f"{path}: stage {stage}: unknown metric {metric!r}; known: {known}")
-            check_counted(f"{path}: stage {stage}: metric {metric}", value)
-    differences.check(path, report.get("paired", {}), METRICS, REMEDY)
+            check_counted(f"{path}: stage {stage}: metric {metric}", value, remedy)
+    differences.check(path, report.get("paired", {}), METRICS, remedy)
     return report
 
 

@@ -252,6 +252,7 @@ def test_a_malformed_part_is_one_line_with_the_file(run, made, name):
     code, out, error = run(check_claims.main, "--run", made)
     assert (code, out, error.count("\n")) == (1, "", 1)
     assert f"{name}.json" in error
+    assert f"`make {'verify' if name == 'report' else name.replace('_', '-')}` writes it" in error
 
 
 def test_a_folder_without_a_report(run, tmp_path):
