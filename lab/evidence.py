@@ -10,7 +10,8 @@ from lab.kmmlu_data import listing
 from lab.report import METRICS
 from lab.shapes import REPLAYS
 
-STAGES, SAMPLE = ("base", "cpt", "sft"), "only a sample made by the lab, not KMMLU"
+STAGES = ("base", "cpt", "sft")
+SAMPLE = "only a sample made by the lab, not KMMLU; KMMLU_DATA= takes KMMLU from the hub"
 
 
 @dataclass(frozen=True)

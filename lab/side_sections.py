@@ -30,7 +30,8 @@ def claims(content, changed=()):
         )
     tally = ", ".join(f"{verdict} {number}" for verdict, number in content["counts"].items())
     text = f"What the seed found, and whether this run bears it out: {tally}. Bounds: configs/claims.yaml."
-    note = "A claim holds, or does not, where the 95 % interval leaves no doubt, and is undecided where that straddles the bound."
+    note = "A claim holds, or does not, where the 95 % interval leaves no doubt, and is undecided where that "
+    note += "straddles the bound or what is given does not hold. No correction for the number of claims."
     table = Table("Claims", ["claim", "verdict", "by these figures", "in the seed"], lines, note)
     stale = f"Judged before {', '.join(changed)} changed or came: run `make claims` again." if changed else ""
     return Section("claims", title, [text], [table], warning=stale)
