@@ -96,11 +96,21 @@ def read(args):
 
         files = kmmlu_hub.fetch(subset, splits, args.revision or REVISION)
     items = {key: kmmlu_data.read_items(path, subset.task, key[0]) for key, path in files.paths.items()}
-    print(
-        f"{files.source}: {len(subset.subjects)} subjects, {sum(len(items[name, 'test']) for name in subset.subjects)} items",
-        flush=True,
-    )
+    number = sum(len(items[name, "test"]) for name in subset.subjects)
+    print(f"{files.source}: {len(subset.subjects)} subjects, {number} items", flush=True)
+    if warning := unlike_published(subset, number):
+        print(f"warning: {files.source}: {warning}", flush=True)
     return subset, files, [_asked(subset.task, name, items, style, args.limit) for name in subset.subjects]
+
+
+def unlike_published(subset, number):
+    """Words where `number` test items of all subjects of KMMLU are not as many as were published, else None."""
+    from lab.kmmlu_data import listing
+
+    known = listing()
+    if subset.subjects != tuple(known.subjects) or number == known.test_items:
+        return None
+    return f"KMMLU has {known.test_items} test items, here are {number}: published scores do not compare"
 
 
 def _asked(task, subject, items, style, limit):

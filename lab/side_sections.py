@@ -28,8 +28,9 @@ def claims(content, changed=()):
         lines.append(
             [text, Cell(claim["verdict"], claim["verdict"]), said, Cell(claim.get("seed", ""), prose=True)]
         )
+    bounds = content.get("flags", {}).get("claims", "configs/claims.yaml")
     tally = ", ".join(f"{verdict} {number}" for verdict, number in content["counts"].items())
-    text = f"What the seed found, and whether this run bears it out: {tally}. Bounds: configs/claims.yaml."
+    text = f"What the seed found, and whether this run bears it out: {tally}. Bounds: {bounds}."
     note = "A claim holds, or does not, where the 95 % interval leaves no doubt, and is undecided where that "
     note += "straddles the bound or what is given does not hold. No correction for the number of claims."
     table = Table("Claims", ["claim", "verdict", "by these figures", "in the seed"], lines, note)
