@@ -46,6 +46,7 @@ def forgetting(content, no_replay):
         without += _with_the_last(no_replay)
     if content is None:
         return Section("forgetting", title, tables=without, missing="make forgetting")
+    content = content | {"points": sorted(content["points"], key=_order)}
     metrics = [metric for metric in METRICS if any(metric in point["metrics"] for point in content["points"])]
     lines = [["base model", "-", "-", *(cell(content["base"].get(metric)) for metric in metrics)]]
     for point in content["points"]:
@@ -59,6 +60,10 @@ def forgetting(content, no_replay):
     texts = [content["verdict"]] if isinstance(content.get("verdict"), str) else []
     tables = [Table("Points", head, lines, note), *_beside_the_best(content), *without]
     return Section("forgetting", title, texts, tables, [picture])
+
+
+def _order(point):
+    return point["replay"] == "self", point["ratio"]
 
 
 def _beside_the_best(content):

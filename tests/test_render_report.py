@@ -134,6 +134,17 @@ def test_an_adapter_without_a_name_has_its_curve(run, bare, tmp_path):
     assert "adapters_mine: loss while training" in (bare / "report.html").read_text(encoding="utf-8")
 
 
+def test_points_stand_from_few_to_many_general_rows(run, bare):
+    """compare_replay.py begins with the default's point."""
+    content = made_runs.forgetting()
+    names = [point["name"] for point in content["points"]]
+    content["points"] = content["points"][2:] + content["points"][:2]
+    made_runs.write(bare / "forgetting.json", content)
+    assert run(render_report.main, "--run", bare)[0] == 0
+    lines = (bare / "report.md").read_text(encoding="utf-8").splitlines()
+    assert [name for line in lines for name in names if line.startswith(f"| {name}")] == names
+
+
 def test_a_part_of_kmmlu_is_called_one(run, bare):
     made_runs.write(bare / "kmmlu.json", made_runs.kmmlu() | {"flags": {"limit": 50}})
     assert run(render_report.main, "--run", bare)[0] == 0
