@@ -147,15 +147,21 @@ $(RUN)/no_replay.json: $(MODEL)/summary.json $(CPT)/summary.json $(SFT)/summary.
 	$(PYTHON) compare_hcx_stages.py --model $(MODEL) --knowledge $(KNOWLEDGE) \
 	  --adapter-path base cpt=$(CPT) sft=$(SFT) no-replay=$(NO_REPLAY) --output $@ --profile $(PROFILE) --no-table
 
+# Asked otherwise than before, it is measured again; items of the same settings are kept.
+KMMLU_ASKED := $(subst ",,$(subst ',,$(strip $(KMMLU_DATA) $(KMMLU_FLAGS))))
+KMMLU_BEFORE := $(shell cat $(RUN)/kmmlu.flags 2>/dev/null)
+KMMLU_OTHER := $(if $(wildcard $(RUN)/kmmlu.flags),$(subst x$(KMMLU_ASKED)x,,x$(KMMLU_BEFORE)x))
+
 kmmlu: $(RUN)/kmmlu.json ## KMMLU of base, CPT and SFT; goes on where it was stopped. KMMLU_FLAGS="--subset Law --shots 5"
 
 data_kmmlu_sample/summary.json: $(GENERAL) | $(INSTALLED)
 	$(PYTHON) prepare_kmmlu_sample.py --output-dir $(@D)
 
 $(RUN)/kmmlu.json: $(MODEL)/summary.json $(CPT)/summary.json $(SFT)/summary.json \
-  $(addsuffix /summary.json,$(filter data_kmmlu_sample,$(KMMLU_DATA))) | $(INSTALLED)
+  $(addsuffix /summary.json,$(filter data_kmmlu_sample,$(KMMLU_DATA))) $(if $(KMMLU_OTHER),FORCE) | $(INSTALLED)
 	$(PYTHON) evaluate_kmmlu_8bit.py --model $(MODEL) --adapter-path base cpt=$(CPT) sft=$(SFT) \
 	  $(if $(KMMLU_DATA),--data-dir $(KMMLU_DATA)) $(KMMLU_FLAGS) --output $@
+	@printf '%s\n' '$(KMMLU_ASKED)' > $(@D)/kmmlu.flags
 
 forgetting: $(RUN)/forgetting.json ## SFT at several shares of general rows: what each keeps and what it forgets (long)
 	$(PYTHON) compare_replay.py --report $(RUN)/forgetting.json

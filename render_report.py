@@ -11,10 +11,11 @@ Exit codes: 0 rendered, 1 bad input, 2 bad usage.
 
 import argparse
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab.cli import finish, sha256, write_atomically
+from lab.stages import named
 
 FILES = ("claims.json", "no_replay.json", "forgetting.json", "kmmlu.json")
 
@@ -33,13 +34,15 @@ def parse_args(argv):
 class Parts:
     """What the page is made of: {file name: content or None}, {stage: (folder, summary, rows)}, summaries by their path.
 
-    `changed` names the files that are others than those that the claims were judged on.
+    `changed` names the files that are others than those that the claims were judged on; `others` are {part: [inputs that
+    are others than report.json's]}.
     """
 
     found: dict
     curves: dict
     before: dict
     changed: list
+    others: dict
 
 
 def read(run):
@@ -48,7 +51,7 @@ def read(run):
     from lab.page import readable
 
     found = {"report.json": measured.read_whole_report(run / "report.json")}
-    readers = (measured.read_claims, measured.read_whole_report, measured.read_forgetting, measured.read_kmmlu)
+    readers = (measured.read_claims, measured.read_no_replay, measured.read_forgetting, measured.read_kmmlu)
     for name, reader in zip(FILES, readers, strict=True):
         found[name] = reader(run / name) if (run / name).is_file() else None
     reports = [found[name] for name in ("no_replay.json", "report.json") if found[name]]
@@ -61,17 +64,17 @@ def read(run):
     report = found["report.json"]
     earlier = [Path(name) / "summary.json" for name in (model_of(report), *(report.get("data") or {}))]
     before = {path: readable(measured.read_summary(path)) for path in earlier if path.is_file()}
-    return Parts(readable(found), curves, before, changed(found["claims.json"]))
+    others = {
+        name: measured.unlike(content.get("inputs", {}), report) for name, content in found.items() if content
+    }
+    return Parts(readable(found), curves, before, changed(run, found), readable(others))
 
 
 def adapters_of(report):
     """{stage: folder} of the adapters that a report names in its flags, in their order."""
-    found = {}
-    for item in report.get("flags", {}).get("adapter_path") or []:
-        name, _, path = item.partition("=")
-        if path:
-            found[name] = Path(path).parent if path.endswith(".safetensors") else Path(path)
-    return found
+    items = report.get("flags", {}).get("adapter_path") or []
+    found = map(named, [items] if isinstance(items, str) else items)
+    return {name: folder for name, folder in found if folder}
 
 
 def model_of(report):
@@ -79,10 +82,14 @@ def model_of(report):
     return report.get("flags", {}).get("model") or "?"
 
 
-def changed(claims):
-    """The files that claims were judged on and that are others now."""
-    inputs = (claims or {}).get("inputs", {})
-    return [name for name, digest in inputs.items() if Path(name).is_file() and sha256(name) != digest]
+def changed(run, found):
+    """The files that the claims were judged on and that are others now, and those that came since."""
+    if not found["claims.json"]:
+        return []
+    inputs = found["claims.json"].get("inputs", {})
+    others = [name for name, digest in inputs.items() if Path(name).is_file() and sha256(name) != digest]
+    known = {Path(name).name for name in inputs}
+    return others + [str(run / name) for name in FILES[1:] if found[name] and name not in known]
 
 
 def build(run, parts):
@@ -99,13 +106,26 @@ def build(run, parts):
         sections.stages(report),
         sections.answers(report),
         sections.training(parts.curves),
-        side_sections.forgetting(found["forgetting.json"], found["no_replay.json"]),
-        side_sections.kmmlu(found["kmmlu.json"]),
+        warned(side_sections.forgetting(found["forgetting.json"], found["no_replay.json"]), parts, FILES[1:3]),
+        warned(side_sections.kmmlu(found["kmmlu.json"]), parts, FILES[3:]),
         side_sections.claims(found["claims.json"], parts.changed),
         sections.data(report),
         sections.provenance(made_of),
     ]
     return f"{company}: report of profile {profile}", lead, shown
+
+
+def warned(section, parts, names):
+    """`section`, with a warning where a file of `names` was measured on other files than report.json."""
+    from lab.evidence import FILES as KINDS
+
+    make = {kind.name: kind.make for kind in KINDS.values()}
+    told = [
+        f"{name} was measured on another {', '.join(parts.others[name])} than report.json: run `{make[name]}` again."
+        for name in names
+        if parts.others.get(name)
+    ]
+    return replace(section, warning=" ".join(filter(None, [section.warning, *told])))
 
 
 def main(argv=None):

@@ -1,7 +1,8 @@
 """Claims as data (configs/claims.yaml): read, checked, and judged by what a run measured, each with its figures.
 
 A claim HOLDS where the 95 % intervals leave no doubt, FAILS where they leave none the other way, is UNDECIDED where
-they straddle the bound, and NOT_MEASURED where a figure is missing: whoever signs a claim needs the first.
+they straddle the bound or what must be given does not hold, and NOT_MEASURED where a figure is missing, or is of
+something else (a sample, other adapters): whoever signs a claim needs the first.
 """
 
 from dataclasses import dataclass, field
@@ -118,6 +119,8 @@ def _bounded(where, item, names, kinds, file):
     for stage in stages:
         FILES[file].check_stage(where, stage)
     FILES[file].check_metric(where, metric)
+    if kind in CHANGES:
+        FILES[file].check_change(where, metric)
     plain = FILES[file].plain
     if type(value) not in (int, float) or not 0 <= value <= (MOST if plain else 1):
         raise LabError(f"{where}: {kind}: {value!r} is no {'number' if plain else 'share from 0 to 1'}")
@@ -159,8 +162,8 @@ def _figure(condition, evidence):
             "make": make,
         }
     verdict, text = _weigh(condition, found)
-    if verdict and found.only_a_sample:
-        return {"text": f"{text}; {found.only_a_sample}", "verdict": NOT_MEASURED, "make": make}
+    if verdict and (why := found.why_not(condition.metric)):
+        return {"text": f"{text}; {why}", "verdict": NOT_MEASURED, "make": make}
     return {"text": text, "verdict": verdict or NOT_MEASURED, "make": None if verdict else make}
 
 
@@ -179,8 +182,9 @@ def _weigh(condition, found: Evidence):
         value = found.stages.get(condition.stage, {}).get(condition.metric)
         if not value or not value["n"]:
             return None, f"{_name(condition)} was not measured"
-        sure = HOLDS if value["low"] > found.chance + limit else UNDECIDED
-        return sure, f"{_name(condition)} {cell(value)}, above chance ({100 * (found.chance + limit):g} %)"
+        edge = found.chance + limit
+        verdict = HOLDS if value["low"] > edge else FAILS if value["high"] <= edge else UNDECIDED
+        return verdict, f"{_name(condition)} {cell(value)}, above chance ({100 * edge:g} %)"
     bound = bounds.Bound(condition.stage, condition.metric, condition.kind, condition.value)
     return bounds.decided(bound, found.stages)
 

@@ -61,7 +61,8 @@ def points(pair):
     """A difference and its interval in points, as "+38.2 [30 to 46]"."""
     difference, low, high = (100 * pair[key] for key in ("difference", "low", "high"))
     digits = 1 if pair["n"] >= MANY else 0
-    low, high = (round(bound, digits) + 0.0 for bound in (low, high))  # no "-0"
+    difference = round(difference, 1) + 0.0  # no "-0"
+    low, high = (round(bound, digits) + 0.0 for bound in (low, high))
     return f"{difference:+.1f} [{low:.{digits}f} to {high:.{digits}f}]"
 
 

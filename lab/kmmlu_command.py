@@ -27,7 +27,7 @@ def add_flags(parser):
     add(
         "--shots", type=int, choices=range(kmmlu.MOST_SHOTS + 1), default=0, help="few-shot examples (%(default)s)"
     )
-    add("--limit", type=_count, help="at most so many items a subject, its first ones (all)")
+    add("--limit", type=stages.count, help="at most so many items a subject, its first ones (all)")
     add("--chat", action="store_true", help="ask by the model's chat template (as plain text)")
     text = "with --chat, each example as turns of its own, as lm_eval does and mlx_lm.evaluate does not (yes)"
     add("--fewshot-as-multiturn", action=argparse.BooleanOptionalAction, default=True, help=text)
@@ -41,15 +41,8 @@ def add_flags(parser):
     )
     add("--data-dir", type=Path, metavar="DIR", help="folder with data/<Subject>-test.csv, instead of the hub")
     add("--revision", help=f"branch, tag or commit on the hub ({REVISION})")
-    add("--batch-size", type=_count, default=32, help="questions at a time (%(default)s)")
+    add("--batch-size", type=stages.count, default=32, help="questions at a time (%(default)s)")
     add("--output", type=Path, metavar="FILE.json", help="where the summary goes; the items beside it")
-
-
-def _count(text):
-    number = int(text)
-    if number < 1:
-        raise ValueError(f"{text} is below 1")
-    return number
 
 
 def evaluate(args):
@@ -103,11 +96,21 @@ def read(args):
 
         files = kmmlu_hub.fetch(subset, splits, args.revision or REVISION)
     items = {key: kmmlu_data.read_items(path, subset.task, key[0]) for key, path in files.paths.items()}
-    print(
-        f"{files.source}: {len(subset.subjects)} subjects, {sum(len(items[name, 'test']) for name in subset.subjects)} items",
-        flush=True,
-    )
+    number = sum(len(items[name, "test"]) for name in subset.subjects)
+    print(f"{files.source}: {len(subset.subjects)} subjects, {number} items", flush=True)
+    if warning := unlike_published(subset, number):
+        print(f"warning: {files.source}: {warning}", flush=True)
     return subset, files, [_asked(subset.task, name, items, style, args.limit) for name in subset.subjects]
+
+
+def unlike_published(subset, number):
+    """Words where `number` test items of all subjects of KMMLU are not as many as were published, else None."""
+    from lab.kmmlu_data import listing
+
+    known = listing()
+    if subset.subjects != tuple(known.subjects) or number == known.test_items:
+        return None
+    return f"KMMLU has {known.test_items} test items, here are {number}: published scores do not compare"
 
 
 def _asked(task, subject, items, style, limit):

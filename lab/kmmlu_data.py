@@ -1,14 +1,14 @@
 """KMMLU's files, read and checked: CSV with columns by name, every fault named by file and line.
 
 Layout, on the hub and in --data-dir: data/<Subject>-{train,dev,test}.csv with the columns question, answer (1 to 4), A, B,
-C, D and, if there, Category and Human Accuracy (a share).
+C, D and, if there, Category and Human Accuracy (a share, or per cent throughout the file).
 """
 
 import csv
 import difflib
 import io
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lab.cli import LabError, read_json
@@ -19,6 +19,7 @@ from lab.records import refuse
 SUBJECTS = Path(__file__).with_name("kmmlu_subjects.yaml")
 HAERAE_SUBSET, HAERAE_FILE = "haerae-general-knowledge", "general_knowledge"
 HAERAE_REPOSITORY = "HAERAE-HUB/HAE_RAE_BENCH"
+HAERAE_NAMES = (f"{HAERAE_FILE}.csv", f"{HAERAE_FILE}_test.csv", "test.csv")  # as they may be called, too
 ALL = "all"
 OPTIONS = ("A", "B", "C", "D")
 QUESTION, ANSWER, HUMAN, QUERY = "question", "answer", "Human Accuracy", "query"
@@ -27,11 +28,13 @@ IN_A_COPY = "mend it in a copy of the folder and name that with --data-dir"
 
 @dataclass(frozen=True)
 class Listing:
-    """The subjects of KMMLU: {group: [subject]}, the names of their files where those differ, the hub's repository."""
+    """The subjects of KMMLU: {group: [subject]}, the names of their files where those differ, the hub's repository, and
+    how many test items all have."""
 
     repository: str
     groups: dict
     files: dict
+    test_items: int
 
     @property
     def subjects(self):
@@ -45,7 +48,7 @@ class Listing:
 def listing():
     """The Listing of lab/kmmlu_subjects.yaml."""
     content = load_yaml(SUBJECTS)
-    return Listing(content["repository"], content["groups"], content["files"])
+    return Listing(content["repository"], content["groups"], content["files"], content["test_items"])
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def choose(names, own=()):
     for word in words:
         found += _named(word, subjects, groups)
     chosen = tuple(subject for subject in subjects if subject in found)
-    return Subset(KMMLU, chosen, {name: part for name, part in groups.items() if set(part) & set(chosen)})
+    return Subset(KMMLU, chosen, {name: part for name, part in groups.items() if set(part) <= set(chosen)})
 
 
 def _named(word, subjects, groups):
@@ -132,7 +135,7 @@ def in_folder(folder, subset, splits):
     for subject in subset.subjects:
         for split in splits:
             name = Path(known.file(subject, split)).name
-            names = [name.lower(), *([f"{subject}.csv", *_haerae_names()] if subset.task is HAERAE else [])]
+            names = [name.lower(), *(HAERAE_NAMES if subset.task is HAERAE else ())]
             path = next((present[each] for each in names if each in present), None)
             if path is None:
                 missing.append(name)
@@ -148,10 +151,6 @@ def in_folder(folder, subset, splits):
         )
         raise LabError(f"{folder}: no data/{', data/'.join(missing[:4])}{more}; {held}; name others with --subset")
     return Files(str(folder), paths, bool(sample_subjects(folder)))
-
-
-def _haerae_names():
-    return [f"{HAERAE_FILE}_test.csv", "test.csv"]
 
 
 def read_items(path, task, subject):
@@ -173,7 +172,13 @@ def read_items(path, task, subject):
     refuse(problems)
     if not items:
         raise LabError(f"{path}:2: no items below the header; get the file again")
-    return items
+    return _as_shares(items)
+
+
+def _as_shares(items):
+    """The items with `human` as a share: a file with a value above 1 is written in per cent."""
+    per_cent = any(item.human and item.human > 1 for item in items)
+    return [replace(item, human=item.human / 100) if per_cent and item.human else item for item in items]
 
 
 def _table(path):
@@ -239,10 +244,10 @@ def _human_problem(text):
 
 
 def _human(text):
-    """The share in a cell of Human Accuracy, or None for an empty one. Raises ValueError for no share."""
+    """The number in a cell of Human Accuracy, or None for an empty one. Raises ValueError for one that is no share."""
     if text.strip().lower() in ("", "nan"):
         return None
     value = float(text)
     if not 0 <= value <= 100:
         raise ValueError(text)
-    return value if value <= 1 else value / 100
+    return value

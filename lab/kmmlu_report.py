@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from itertools import combinations
 
-from lab.report import cell, cells_of
+from lab.report import cell, draw_table
 from lab.stats import counted, paired
 
 ONE_LETTER = 0.9  # share of items in which a model that picks one letter is called out
@@ -83,7 +83,7 @@ def verdict(pair):
     elif high < 0:
         words = f"worse, by {-high:.1f} points or more"
     else:
-        words = f"no difference shown; a loss of more than {-low:.1f} points is excluded"
+        words = f"no difference shown; a loss of more than {abs(low):.1f} points is excluded"
     return f"{pair['second']} - {pair['first']}: {figures}: {words}"
 
 
@@ -126,7 +126,7 @@ def show(report, file=None):
             f"{report['source']}: a sample made by this lab, NOT KMMLU; its scores compare with nothing", file=file
         )
     for table in tables(report):
-        _draw(table, file)
+        draw_table(table, file)
         print(file=file)
     for stage, found in report["stages"].items():
         if found["warning"]:
@@ -135,21 +135,3 @@ def show(report, file=None):
         print(f"people who took these exams: {100 * report['human']:.1f} %", file=file)
     for pair in report["paired"]:
         print(verdict(pair), file=file)
-
-
-def _draw(table, file):
-    if file.isatty():
-        from rich.console import Console
-        from rich.markup import escape
-        from rich.table import Table
-        from rich.text import Text
-
-        grid = Table(*map(escape, table[0]))
-        for line in table[1:]:
-            grid.add_row(*map(Text, line))
-        Console(file=file).print(grid)
-        return
-    widths = [max(cells_of(line[column]) for line in table) for column in range(len(table[0]))]
-    for line in table:
-        padded = (text + " " * (width - cells_of(text)) for text, width in zip(line, widths, strict=True))
-        print("  ".join(padded).rstrip(), file=file)

@@ -1,7 +1,8 @@
 """An evaluation that lasts: every item's log-likelihoods in a JSONL file, appended as they come.
 
 A run that was killed goes on after the last whole batch and ends with the same bytes. What decides an item's figures
-stands beside the file; where any of it has changed, the old items are moved aside and the stage begins anew.
+stands beside the file; where any of it has changed, the old items are moved aside and the stage begins anew. What was
+moved aside is never written over: it may have taken hours.
 """
 
 import json
@@ -9,8 +10,9 @@ import os
 import time
 from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_NB, flock
+from itertools import count
 
-from lab.cli import LabError, read_json, write_json
+from lab.cli import LabError, read_json, write_atomically, write_json
 
 DIGITS = 6  # of a log-likelihood, in nats
 SYNC_SECONDS = 1.0  # between two waits for the disk
@@ -61,16 +63,25 @@ class Items:
     def _refuse_other_settings(self):
         beside = self.path.with_name(self.path.name + SETTINGS)
         before = read_json(beside, "delete it and run again") if beside.is_file() else {}
-        size = os.fstat(self.file.fileno()).st_size
-        if size and before != self.settings:
+        before = before if isinstance(before, dict) else {}
+        if os.fstat(self.file.fileno()).st_size and before != self.settings:
             changed = sorted(
                 key for key in before.keys() | self.settings if before.get(key) != self.settings.get(key)
             )
             why = f"made with other {', '.join(changed[:6])}" if before else "made by hand or by another version"
-            print(f"{self.path}: {why}; kept as {self.path.name}{OLD}, begun anew", flush=True)
-            self.path.with_name(self.path.name + OLD).write_bytes(self.path.read_bytes())
+            print(f"{self.path}: {why}; kept as {self._kept_aside()}, begun anew", flush=True)
             self.file.truncate(0)
         write_json(beside, self.settings)
+
+    def _kept_aside(self):
+        """Copy the items to a name that holds no other ones, and return it."""
+        content = self.path.read_bytes()
+        places = (
+            self.path.with_name(f"{self.path.name}{OLD}{number if number > 1 else ''}") for number in count(1)
+        )
+        place = next(place for place in places if not place.exists() or place.read_bytes() == content)
+        write_atomically(place, content)
+        return place.name
 
     def _read(self):
         """Read what is there, and cut off a last line that a crash tore."""

@@ -25,7 +25,12 @@ def checked(where, content, model, remedy):
 
 def read_whole_report(path):
     """A report.json with all that the page shows of it. Raises LabError, as all of these do, for one malformed."""
-    return checked(path, read_report(path), shapes.Report, WRITES.format("verify"))
+    return _read_report(path, WRITES.format("verify"))
+
+
+def read_no_replay(path):
+    """The content of no_replay.json."""
+    return _read_report(path, WRITES.format("no-replay"))
 
 
 def read_kmmlu(path):
@@ -54,6 +59,16 @@ def read_curve(folder):
     return summary, [
         checked(f"{path}:{number}", row, shapes.CurvePoint, TRAINING) for number, row in read_jsonl(path)
     ]
+
+
+def unlike(inputs, report):
+    """The names in `inputs`, {file: sha256}, of files that were others when `report` was measured."""
+    known = report.get("inputs", {})
+    return sorted(name for name, digest in inputs.items() if known.get(name, digest) != digest)
+
+
+def _read_report(path, remedy):
+    return checked(path, read_report(path, remedy), shapes.Report, remedy)
 
 
 def _read(path, model, remedy):

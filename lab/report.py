@@ -27,21 +27,21 @@ REMEDY = "`make verify` writes it"
 ANSWER_CELLS = 100  # cells of an answer shown; a Hangul syllable takes two
 
 
-def read_report(path):
-    """The report in a JSON file. Raises LabError, naming file and metric, when it is missing or malformed."""
-    report = read_json(path, REMEDY)
+def read_report(path, remedy=REMEDY):
+    """The report in a JSON file. Raises LabError, naming file, metric and `remedy`, when it is missing or malformed."""
+    report = read_json(path, remedy)
     stages = report.get("stages") if isinstance(report, dict) else None
     if not isinstance(stages, dict) or not stages:
-        raise LabError(f"{path}: holds no stages, so it is no report; {REMEDY}")
+        raise LabError(f"{path}: holds no stages, so it is no report; {remedy}")
     for stage, metrics in stages.items():
         if not isinstance(metrics, dict):
-            raise LabError(f"{path}: stage {stage}: holds {metrics!r}, not metrics; {REMEDY}")
+            raise LabError(f"{path}: stage {stage}: holds {metrics!r}, not metrics; {remedy}")
         for metric, value in metrics.items():
             if metric not in METRICS:
                 known = ", ".join(METRICS)
                 raise LabError(f"{path}: stage {stage}: unknown metric {metric!r}; known: {known}")
-            check_counted(f"{path}: stage {stage}: metric {metric}", value)
-    differences.check(path, report.get("paired", {}), METRICS, REMEDY)
+            check_counted(f"{path}: stage {stage}: metric {metric}", value, remedy)
+    differences.check(path, report.get("paired", {}), METRICS, remedy)
     return report
 
 
@@ -133,6 +133,26 @@ def show_lines(table, file=None):
         print("  ".join(padded).rstrip(), file=file)
 
 
+def draw_table(table, file):
+    """Draw lines of cells, the first a header, on a terminal; print them aligned elsewhere."""
+    if not file.isatty():
+        return show_lines(table, file)
+    from rich.markup import escape
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(*map(escape, table[0]))
+    for line in table[1:]:
+        grid.add_row(*map(Text, line))
+    return _print_rich(grid, file)
+
+
+def _print_rich(grid, file):
+    from rich.console import Console
+
+    Console(file=file).print(grid)
+
+
 def _draw_plain(table, samples, stages, file):
     show_lines(table, file)
     width = max(map(len, stages))
@@ -145,17 +165,12 @@ def _draw_plain(table, samples, stages, file):
 
 
 def _draw_rich(table, samples, stages, file):
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(file=file)
     if table:
-        grid = Table(*map(escape, table[0]))
-        for line in table[1:]:
-            grid.add_row(*map(Text, line))
-        console.print(grid)
+        draw_table(table, file)
     if not samples:
         return
     grid = Table("question", *map(escape, stages), show_lines=True)
@@ -165,4 +180,4 @@ def _draw_rich(table, samples, stages, file):
         colours = {"+": "green", "-": "red"}
         styled = (Text(f"{mark} {answer}", style=colours.get(mark, "")) for mark, answer in answers)
         grid.add_row(Text(f"{sample['metric']}\n{one_line(sample['prompt'])}"), *styled)
-    console.print(grid)
+    _print_rich(grid, file)

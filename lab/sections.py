@@ -11,6 +11,7 @@ GREEDY = (
     "Intervals take questions as independent, though several may ask for one fact."
 )
 NOT_COUNTS = ("leak_guard", "finished")
+SWITCHES = ("quantize", "fewshot_as_multiturn")  # flags of every command that are on unless --no-... is given
 
 
 def stages(report):
@@ -23,7 +24,7 @@ def stages(report):
     ]
     tables = [Table("What each stage can do", [*head, "counts"], lines, GREEDY)]
     if paired := report.get("paired"):
-        tables.append(_differences(paired))
+        tables.append(compared(paired))
         return Section("stages", "Stages", tables=tables)
     text = (
         "This report has no paired differences: an earlier version measured it. Remove it and run `make verify`."
@@ -31,7 +32,8 @@ def stages(report):
     return Section("stages", "Stages", [text], tables)
 
 
-def _differences(paired):
+def compared(paired):
+    """The table of the differences in `paired`, a column for each pair of stages."""
     columns = differences.names(paired)
     lines = []
     for metric, pairs in paired.items():
@@ -124,32 +126,51 @@ def data(report):
 
 def provenance(summaries):
     """Where every figure comes from: `summaries` is {file: content} of all JSON that the page was made of."""
-    inputs, lines, commands = {}, [], []
+    inputs, lines, commands = [], [], []
     for path, content in summaries.items():
         flags = content.get("flags", {})
         who = (content.get("command", "-"), str(flags.get("seed", "-")), content.get("commit", "-"))
         lines.append([str(path), *who])
-        inputs |= content.get("inputs", {})
+        inputs += content.get("inputs", {}).items()
         commands += [command(content["command"], flags)] if content.get("command") else []
-    versions = next((content["versions"] for content in summaries.values() if content.get("versions")), {})
-    installed = [[name, number or "not installed"] for name, number in versions.items()]
+    inputs = list(dict.fromkeys(inputs))
+    names = [name for name, _ in inputs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    warning = f"Not of one run: {', '.join(twice)} changed between the measurements." if twice else ""
     note = "commit+ is a checkout with changes that were not committed."
     tables = [
         Table("What the page was made of", ["file", "command", "seed", "commit"], lines, note),
-        Table("Versions", ["package", "version"], installed),
-        Table("Inputs", ["file or folder", "SHA-256"], [[name, digest] for name, digest in inputs.items()]),
+        Table("Versions", ["package", "version"], _versions(summaries)),
+        Table("Inputs", ["file or folder", "SHA-256"], inputs),
     ]
     text = "The commands, with flags and settings as recorded; settings that are tables stand in the configuration file."
     lines = "\n".join(dict.fromkeys(commands))
-    return Section("provenance", "Provenance", [text], tables, commands=[lines] if lines else [])
+    return Section("provenance", "Provenance", [text], tables, commands=[lines] if lines else [], warning=warning)
+
+
+def _versions(summaries):
+    """[(package, version)]; where files were made with several, each with its files."""
+    found = {}
+    for path, content in summaries.items():
+        for name, number in content.get("versions", {}).items():
+            found.setdefault(name, {}).setdefault(number or "not installed", []).append(str(path))
+    return [
+        [name, Cell("\n".join(f"{number}: {', '.join(paths)}" for number, paths in made.items()), prose=True)]
+        if len(made) > 1
+        else [name, *made]
+        for name, made in found.items()
+    ]
 
 
 def command(name, flags):
-    """A command line that gives `flags` again; what is not set, and tables, are left out."""
+    """A command line that gives `flags` again; what is not set, and tables, are left out, SWITCHES put off."""
     words = ["python", name]
     for key, value in flags.items():
-        if value is None or value is False or isinstance(value, dict):
+        off = value is False and key in SWITCHES
+        if value is None or isinstance(value, dict) or (value is False and not off):
             continue
-        words.append(f"--{key.replace('_', '-')}")
-        words += [str(item) for item in (value if isinstance(value, list) else [] if value is True else [value])]
+        words.append(f"--{'no-' if off else ''}{key.replace('_', '-')}")
+        words += [
+            str(item) for item in (value if isinstance(value, list) else [] if value is True or off else [value])
+        ]
     return shlex.join(words)

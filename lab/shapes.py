@@ -66,6 +66,7 @@ class Flags(Loose):
     learning_rate: float | None = None
     batch_size: int | None = None
     max_forgetting: float | None = None
+    limit: int | None = None
     lr_schedule: Schedule | None = None
 
 
@@ -133,6 +134,7 @@ class Forgetting(Summary):
     base: Metrics
     default: str
     verdict: str = ""
+    paired: dict[str, list[Pair]] = {}
 
     @model_validator(mode="after")
     def _named(self):

@@ -3,6 +3,7 @@
 from lab import bars, differences, pictures
 from lab.page import Cell, Section, Table
 from lab.report import METRICS, cell, label, rows
+from lab.sections import compared, difference
 
 NOT_KMMLU = "A sample made by the lab, not KMMLU: its figures say nothing of the published benchmark."
 WHOLE = "all questions"
@@ -27,11 +28,13 @@ def claims(content, changed=()):
         lines.append(
             [text, Cell(claim["verdict"], claim["verdict"]), said, Cell(claim.get("seed", ""), prose=True)]
         )
+    bounds = content.get("flags", {}).get("claims", "configs/claims.yaml")
     tally = ", ".join(f"{verdict} {number}" for verdict, number in content["counts"].items())
-    text = f"What the seed found, and whether this run bears it out: {tally}. Bounds: configs/claims.yaml."
-    note = "A claim holds, or does not, where the 95 % interval leaves no doubt, and is undecided where that straddles the bound."
+    text = f"What the seed found, and whether this run bears it out: {tally}. Bounds: {bounds}."
+    note = "A claim holds, or does not, where the 95 % interval leaves no doubt, and is undecided where that "
+    note += "straddles the bound or what is given does not hold. No correction for the number of claims."
     table = Table("Claims", ["claim", "verdict", "by these figures", "in the seed"], lines, note)
-    stale = f"Judged before {', '.join(changed)} changed: run `make claims` again." if changed else ""
+    stale = f"Judged before {', '.join(changed)} changed or came: run `make claims` again." if changed else ""
     return Section("claims", title, [text], [table], warning=stale)
 
 
@@ -40,8 +43,10 @@ def forgetting(content, no_replay):
     title, without = "Forgetting and replay", []
     if no_replay is not None:
         without = [Table("SFT with and without general rows", *_stage_table(no_replay["stages"]))]
+        without += _with_the_last(no_replay)
     if content is None:
         return Section("forgetting", title, tables=without, missing="make forgetting")
+    content = content | {"points": sorted(content["points"], key=_order)}
     metrics = [metric for metric in METRICS if any(metric in point["metrics"] for point in content["points"])]
     lines = [["base model", "-", "-", *(cell(content["base"].get(metric)) for metric in metrics)]]
     for point in content["points"]:
@@ -53,7 +58,37 @@ def forgetting(content, no_replay):
     note = "Replay is the share of general rows among the training rows; self: answers that the base model wrote itself, "
     note += "drawn a little to the right."
     texts = [content["verdict"]] if isinstance(content.get("verdict"), str) else []
-    return Section("forgetting", title, texts, [Table("Points", head, lines, note), *without], [picture])
+    tables = [Table("Points", head, lines, note), *_beside_the_best(content), *without]
+    return Section("forgetting", title, texts, tables, [picture])
+
+
+def _order(point):
+    return point["replay"] == "self", point["ratio"]
+
+
+def _beside_the_best(content):
+    """A list of the table of every point's difference from the best in a metric, or of none."""
+    names, lines = [point["name"] for point in content["points"]], []
+    for metric, pairs in (content.get("paired") or {}).items():
+        found = {pair["second"]: difference(pair) for pair in pairs}
+        found |= {pair["first"]: "the best" for pair in pairs}
+        named = "glasses (answers free of the company)" if metric == "glasses" else metric
+        lines.append([named, *(found.get(name, "-") for name in names)])
+    note = (
+        "Points: the share less that of the metric's best point, on the same questions; Newcombe's 95 % interval, "
+    )
+    note += "McNemar's p; * marks an interval that leaves out 0. No correction for the number of comparisons; one run a point."
+    return [Table("Beside the best point", ["metric", *names], lines, note)] if lines else []
+
+
+def _with_the_last(report):
+    """A list of the table of the last stage's differences from the others, or of none."""
+    last = list(report["stages"])[-1]
+    own = {
+        metric: [pair for pair in pairs if last in (pair["first"], pair["second"])]
+        for metric, pairs in report.get("paired", {}).items()
+    }
+    return [compared(own)] if any(own.values()) else []
 
 
 def _stage_table(stages):
@@ -71,7 +106,11 @@ def kmmlu(content):
         return Section("kmmlu", "KMMLU", missing="make kmmlu")
     found, chance = content["stages"], content["chance"]
     shots, chat = content.get("shots", 0), "in the chat template" if content.get("chat") else "as plain text"
-    texts = [f"{content['task']}, {shots} shots, {chat}, from {content['source']}; chance {100 * chance:g} %."]
+    limit = content.get("flags", {}).get("limit")
+    part = f", the first {limit} items of each subject" if limit else ""
+    texts = [
+        f"{content['task']}, {shots} shots, {chat}, from {content['source']}{part}; chance {100 * chance:g} %."
+    ]
     texts += [f"{stage}: {value['warning']}" for stage, value in found.items() if value.get("warning")]
     title = "KMMLU" if content["task"] == "kmmlu" else f"{content['task']}"
     warning = NOT_KMMLU if content.get("sample") else ""

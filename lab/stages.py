@@ -50,11 +50,11 @@ def add_model_flags(parser, adapters=True):
     add("--model", type=Path, default=default, help="folder of the converted model (%(default)s)")
     if adapters:
         add("--adapter-path", nargs="+", default=[BASE], metavar="STAGE", help="base, DIR or NAME=DIR (base)")
-    add("--batch-size", type=_count, default=64, help="answers at a time (%(default)s)")
+    add("--batch-size", type=count, default=64, help="answers at a time (%(default)s)")
     for flag, what in TOKEN_FLAGS.items():
         small, large = (limits[flag] for limits in (SMALL_MODEL, LARGE_MODEL))
         text = f"longest {what}, in tokens ({large}; {small} for the embedded model)"
-        add(f"--{flag.replace('_', '-')}", type=_count, help=text)
+        add(f"--{flag.replace('_', '-')}", type=count, help=text)
     add("--output", type=Path, metavar="FILE.json", help="where the summary goes")
 
 
@@ -64,12 +64,13 @@ def add_probe_flags(parser, show=None):
     add("--knowledge", type=Path, default=KNOWLEDGE, help="the company's facts (%(default)s)")
     add("--general", type=Path, default=GENERAL, help="general questions, identity (%(default)s)")
     add("--data", nargs="+", metavar="DIR", help="training data to count (what the adapters were trained on)")
-    add("--limit", type=_count, help="ask at most so many probes a metric (all)")
+    add("--limit", type=count, help="ask at most so many probes a metric (all)")
     if show is not None:
         add("--show", type=int, default=show, help="answers printed of each stage and metric (%(default)s)")
 
 
-def _count(text):
+def count(text):
+    """A flag's whole number of at least 1. Raises ValueError."""
     number = int(text)
     if number < 1:
         raise ValueError(f"{text} is below 1")
@@ -85,17 +86,25 @@ def stages_of(args):
     return stages
 
 
-def _stage(item):
+def named(item):
+    """(name, folder or None for the base model) that an item of --adapter-path stands for."""
     name, _, path = item.partition("=") if "=" in item else ("", "", item)
     if path == BASE:
-        return Stage(name or BASE, None)
+        return name or BASE, None
     folder = Path(path).parent if path.endswith(".safetensors") else Path(path)
-    for file in ADAPTER_FILES:
+    return name or folder.name, folder
+
+
+def _stage(item):
+    name, folder = named(item)
+    if "/" in name or not name:
+        raise LabError(f"--adapter-path {item}: {name!r} is to stand in names of files; name it NAME=DIR")
+    for file in ADAPTER_FILES if folder else ():
         if not (folder / file).is_file():
             makes = (f"`make {stage}` trains it" for stage in ("cpt", "sft") if stage in item.lower())
             remedy = next(makes, "train it with train_with_early_stopping.py")
             raise LabError(f"{folder}: no adapter here (no {file}); {remedy}")
-    return Stage(name or folder.name, folder)
+    return Stage(name, folder)
 
 
 def settle_tokens(args):

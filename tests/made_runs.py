@@ -2,6 +2,7 @@
 
 import json
 
+from lab.kmmlu_data import listing
 from lab.stats import counted, paired
 from lab.verification import count, differences
 
@@ -17,6 +18,7 @@ SHARES = {  # metric: probes, right answers of base, cpt, sft
 SPEAKS = (0, 20, 2)  # general answers of each stage that speak of the company
 HOSTILE = '<script>alert("x")</script> & | `code` 한글'
 SUBJECTS = {"Law": "HUMSS", "Math": "STEM", "Accounting": "HUMSS", "Korean-History": "HUMSS"}
+EVERY_SUBJECT = {name: group for group, part in listing().groups.items() for name in part}
 PROVENANCE = {
     "command": "made_up.py",
     "flags": {"seed": 7},
@@ -75,7 +77,7 @@ def kmmlu(n=400, sample=False, subjects=SUBJECTS):
     rights = {"base": 0.45, "cpt": 0.45, "sft": 0.44}
     stages, right = {}, {}
     for stage, share in rights.items():
-        own = {name: counted(round(share * n) - 3 * place, n) for place, name in enumerate(subjects)}
+        own = {name: counted(round(share * n) - 3 * (place % 4), n) for place, name in enumerate(subjects)}
         right[stage] = [number < value["correct"] for value in own.values() for number in range(n)]
         groups = {}
         for group in dict.fromkeys(subjects.values()):
@@ -134,8 +136,17 @@ def forgetting():
             }
         )
     base = {"recall": counted(1, 200), "general": counted(188, 200), "glasses": counted(0, 200)}
+    good = {
+        point["name"]: [number < point["metrics"]["general"]["correct"] for number in range(200)]
+        for point in points
+    }
+    best = good["replay-75"]
+    pairs = [
+        {"first": "replay-75", "second": name, **paired(best, own)} for name, own in good.items() if own != best
+    ]
     return {
         **PROVENANCE,
+        "paired": {"general": pairs},
         "points": points,
         "base": base,
         "default": "replay-50",
@@ -180,7 +191,12 @@ def whole(root):
     run = root / "runs/made-up"
     content = report()
     content["flags"]["adapter_path"] = ["base", f"cpt={root / 'adapters_cpt'}", f"sft={root / 'adapters_sft'}"]
-    parts = {"report": content, "no_replay": no_replay(), "kmmlu": kmmlu(), "forgetting": forgetting()}
+    parts = {
+        "report": content,
+        "no_replay": no_replay(),
+        "kmmlu": kmmlu(subjects=EVERY_SUBJECT),
+        "forgetting": forgetting(),
+    }
     for name, part in parts.items():
         write(run / f"{name}.json", part)
     curve(root / "adapters_cpt", recall=True)

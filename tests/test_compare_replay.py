@@ -6,6 +6,7 @@ import pytest
 
 import compare_replay as command
 import train_with_early_stopping
+from lab import measured
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def test_every_point_is_measured_and_the_report_is_read_again(run, model_8bit, p
     flags = ("--model", model_8bit, "--limit", "3", "--default", "replay-50", "--output", output)
     code, out, error = run(command.main, *flags, "--adapter-path", *named)
     assert code == 0, error
-    report = json.loads(output.read_text(encoding="utf-8"))
+    report = measured.read_forgetting(output)  # as the page and the claims read it
     assert [(item["name"], item["replay"], item["ratio"]) for item in report["points"]] == [
         ("replay-0", "none", 0.0),
         ("replay-50", "authored", 0.5),

@@ -54,6 +54,8 @@ def test_a_star_marks_an_interval_without_zero(first, second, text):
 
 def test_many_probes_are_told_to_a_tenth_of_a_point():
     assert differences.cell(paired([True] * 2000, [True] * 1990 + [False] * 10)) == "-0.5 [-0.9 to -0.2] *"
+    nearly = paired([True] * 1999 + [False], [True] * 2000) | {"difference": -0.0004}
+    assert differences.points(nearly).startswith("+0.0 ") and "-0 " not in differences.points(nearly)
     assert differences.cell(None) == differences.cell(paired([], [])) == "-"
 
 

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from lab import kmmlu_data
+from lab import kmmlu_command, kmmlu_data
 from lab.cli import LabError
 from lab.kmmlu import HAERAE, KMMLU
 
@@ -58,6 +58,19 @@ def test_the_45_subjects_of_the_harness():
 def test_subsets_whatever_their_case(names, subjects):
     chosen = kmmlu_data.choose(names)
     assert chosen.task is KMMLU and list(chosen.subjects) == list(subjects)
+
+
+@pytest.mark.parametrize(
+    "names, groups",
+    [
+        (["Law"], []),
+        (["HUMSS", "Biology"], ["HUMSS"]),
+        (["stem", "other"], ["STEM", "Other"]),
+        (["all"], ["STEM", "HUMSS", "Applied Science", "Other"]),
+    ],
+)
+def test_a_group_of_which_only_a_part_is_asked_has_no_score(names, groups):
+    assert list(kmmlu_data.choose(names).groups) == groups
 
 
 @pytest.mark.parametrize(
@@ -134,9 +147,21 @@ def test_a_malformed_file_is_one_line(table, rows, line, words):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("cell, share", [("0.61", 0.61), ("61", 0.61), ("", None), ("nan", None), ("1", 1.0)])
-def test_what_people_got_right(table, cell, share):
-    assert read(table([HEADER, changed(7, cell)]))[0].human == share
+@pytest.mark.parametrize(
+    "cells, shares",
+    [
+        (["0.61", "1", "", "nan", "0"], [0.61, 1.0, None, None, 0]),
+        (["61", "1", "0.5", "", "0"], [0.61, 0.01, 0.005, None, 0]),
+    ],
+)
+def test_what_people_got_right_as_shares_or_in_per_cent(table, cells, shares):
+    assert [item.human for item in read(table([HEADER, *(changed(7, cell) for cell in cells)]))] == shares
+
+
+def test_a_whole_kmmlu_of_another_size_is_told():
+    whole, part = kmmlu_data.choose(["all"]), kmmlu_data.choose(["STEM"])
+    assert kmmlu_command.unlike_published(whole, 35030) is None and kmmlu_command.unlike_published(part, 5) is None
+    assert "has 35030 test items, here are 35029" in kmmlu_command.unlike_published(whole, 35029)
 
 
 def test_every_bad_row_is_named_with_its_own_line(table):

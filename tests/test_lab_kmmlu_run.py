@@ -56,6 +56,24 @@ def test_items_of_other_settings_are_moved_aside(path, capsys):
     assert add(path, [], {**SETTINGS, "adapter": "other"})[0] == 1
 
 
+def test_what_was_moved_aside_is_not_written_over(path, capsys):
+    """Hours of items, a try with other settings, the first settings again: the hours are still there."""
+    add(path, BATCHES)
+    hours = path.read_bytes()
+    add(path, BATCHES[:1], {**SETTINGS, "limit": 5})
+    add(path, [], SETTINGS)
+    assert path.with_name("kmmlu_base.jsonl.old").read_bytes() == hours
+    assert path.with_name("kmmlu_base.jsonl.old2").read_bytes().count(b"\n") == 2
+    assert "made with other limit; kept as kmmlu_base.jsonl.old2, begun anew" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("settings", ["[1]", "null", '"x"'])
+def test_settings_that_are_none(path, settings):
+    add(path, BATCHES)
+    path.with_name(path.name + ".settings.json").write_text(settings)
+    assert add(path, [])[0] == 0 and path.with_name("kmmlu_base.jsonl.old").is_file()
+
+
 def test_a_file_that_nobody_described_is_moved_aside(path, capsys):
     path.parent.mkdir()
     path.write_text('{"id": "a"}\n{"id": "b"}\n')

@@ -284,16 +284,36 @@ def test_kmmlu_takes_the_sample_the_hub_or_a_folder(tree):
     made(tree)
     adapters = "base cpt=adapters_solverx_cpt_tiny sft=adapters_solverx_sft_tiny"
     model = "models/HyperCLOVAX-SEED-Think-Tiny-Text-8bit"
-    assert commands(tree, "kmmlu") == [
+    *asked, note = commands(tree, "kmmlu")
+    assert note == "printf '%s\\n' 'data_kmmlu_sample' > runs/tiny/kmmlu.flags"
+    assert asked == [
         "python3 prepare_kmmlu_sample.py --output-dir data_kmmlu_sample",
         f"python3 evaluate_kmmlu_8bit.py --model {model} --adapter-path {adapters}"
         " --data-dir data_kmmlu_sample  --output runs/tiny/kmmlu.json",
     ]
-    (line,) = commands(tree, "kmmlu", "KMMLU_DATA=mine", "KMMLU_FLAGS=--subset Law --shots 5")
+    line, _ = commands(tree, "kmmlu", "KMMLU_DATA=mine", "KMMLU_FLAGS=--subset Law --shots 5")
     assert "--data-dir mine --subset Law --shots 5 --output runs/tiny/kmmlu.json" in line
-    *_, line = commands(tree, "kmmlu", "PROFILE=hcx")
+    *_, line, _ = commands(tree, "kmmlu", "PROFILE=hcx")
     assert "evaluate_kmmlu_8bit.py" in line and "--data-dir" not in line and "sample" not in line
     assert "--output runs/hcx/kmmlu.json" in line
+
+
+def test_kmmlu_asked_otherwise_is_measured_again(tree):
+    """Flags are no files: without a note of them `make kmmlu KMMLU_FLAGS=...` would do nothing, in silence."""
+    made(tree)
+    for name in ("data_kmmlu_sample/summary.json", "runs/tiny/kmmlu.json"):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).touch()
+    flags = "KMMLU_FLAGS=--subset 'Applied Science' \"Law\""
+    assert "evaluate" not in "".join(commands(tree, "kmmlu", flags))  # made by hand: nobody knows how
+    (tree / "runs/tiny/kmmlu.flags").write_text("data_kmmlu_sample\n")
+    assert "evaluate" not in "".join(commands(tree, "kmmlu"))
+    assert "evaluate" in "".join(commands(tree, "kmmlu", "KMMLU_DATA=mine"))
+    *_, line, note = commands(tree, "kmmlu", flags)
+    assert "--subset 'Applied Science' \"Law\" --output" in line
+    (tree / "runs/tiny/kmmlu.flags").write_text(note.split("'")[3] + "\n")
+    assert "evaluate" not in "".join(commands(tree, "kmmlu", flags))
+    assert "evaluate" in "".join(commands(tree, "kmmlu"))
 
 
 def test_ranks_and_hostfile_launch_the_training_stages_alone(tree):

@@ -1,11 +1,14 @@
 """The report's command: what it writes, what it says of bad input, and what a browser makes of the page."""
 
 import json
+import shutil
 
 import pytest
 
 import check_claims
 import compare_hcx_stages
+import convert_hyperclova
+import evaluate_kmmlu_8bit
 import prepare_solverx_cpt_data
 import render_report
 import train_with_early_stopping
@@ -63,6 +66,9 @@ def test_every_part_is_on_the_page_and_in_markdown(whole):
         assert "Not run" not in text
         for words in (
             "Half of the rows keep 90 % of general ability",
+            "the best",
+            "-82.0 ",
+            "sft → no-replay",
             "early: no better for long enough",
             "limit 2.200",
         ):
@@ -88,6 +94,61 @@ def test_claims_judged_on_other_figures_are_told(run, bare):
     made_runs.write(bare / "report.json", made_runs.report() | {"entity": "SolverY"})
     assert run(render_report.main, "--run", bare)[0] == 0
     assert f"Judged before {bare / 'report.json'} changed" in (bare / "report.html").read_text(encoding="utf-8")
+    run(check_claims.main, "--run", bare)
+    made_runs.write(bare / "kmmlu.json", made_runs.kmmlu())
+    assert run(render_report.main, "--run", bare)[0] == 0
+    assert f"Judged before {bare / 'kmmlu.json'} changed or came" in (bare / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", ["no_replay", "forgetting", "kmmlu"])
+def test_a_part_measured_on_another_adapter_is_told(run, whole, tmp_path, name):
+    """Make does not measure the side rooms again by itself where SFT is."""
+    copy = shutil.copytree(whole, tmp_path / "copy")
+    for part, digest in (("report", "1" * 64), (name, "0" * 64)):
+        content = json.loads((copy / f"{part}.json").read_text(encoding="utf-8"))
+        made_runs.write(copy / f"{part}.json", content | {"inputs": {"sft/adapters.safetensors": digest}})
+    assert run(render_report.main, "--run", copy)[0] == 0
+    text = (copy / "report.html").read_text(encoding="utf-8")
+    target = name.replace("_", "-")
+    assert (
+        f"{name}.json was measured on another sft/adapters.safetensors than report.json: run `make {target}`"
+        in text
+    )
+    assert "Not of one run: sft/adapters.safetensors changed between" in text
+    assert "0" * 64 in text and "1" * 64 in text
+
+
+def test_versions_that_differ_stand_with_their_files(run, bare):
+    made_runs.write(bare / "kmmlu.json", made_runs.kmmlu() | {"versions": {"python": "3.12", "mlx": None}})
+    assert run(render_report.main, "--run", bare)[0] == 0
+    text = (bare / "report.html").read_text(encoding="utf-8")
+    assert f"3.11: {bare / 'report.json'}\n3.12: {bare / 'kmmlu.json'}" in text and "not installed" in text
+
+
+def test_an_adapter_without_a_name_has_its_curve(run, bare, tmp_path):
+    made_runs.curve(tmp_path / "adapters_mine")
+    content = made_runs.report()
+    content["flags"]["adapter_path"] = ["base", str(tmp_path / "adapters_mine")]
+    made_runs.write(bare / "report.json", content)
+    assert run(render_report.main, "--run", bare)[0] == 0
+    assert "adapters_mine: loss while training" in (bare / "report.html").read_text(encoding="utf-8")
+
+
+def test_points_stand_from_few_to_many_general_rows(run, bare):
+    """compare_replay.py begins with the default's point."""
+    content = made_runs.forgetting()
+    names = [point["name"] for point in content["points"]]
+    content["points"] = content["points"][2:] + content["points"][:2]
+    made_runs.write(bare / "forgetting.json", content)
+    assert run(render_report.main, "--run", bare)[0] == 0
+    lines = (bare / "report.md").read_text(encoding="utf-8").splitlines()
+    assert [name for line in lines for name in names if line.startswith(f"| {name}")] == names
+
+
+def test_a_part_of_kmmlu_is_called_one(run, bare):
+    made_runs.write(bare / "kmmlu.json", made_runs.kmmlu() | {"flags": {"limit": 50}})
+    assert run(render_report.main, "--run", bare)[0] == 0
+    assert "the first 50 items of each subject; chance" in (bare / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_whole_chain_stands_in_the_provenance(run, bare, tmp_path):
@@ -248,6 +309,8 @@ def test_bad_input_is_one_line_with_the_file(run, bare, spoil, message):
         (compare_hcx_stages, "--model m --adapter-path base cpt=a --output o.json --limit 5 --no-table"),
         (train_with_early_stopping, "-c c.yaml --model m --train --data d --iters 5 --learning-rate 0.1 --resume"),
         (prepare_solverx_cpt_data, "--knowledge k.jsonl --output-dir d"),
+        (convert_hyperclova, "--hf-path a --mlx-path b --no-quantize --force"),
+        (evaluate_kmmlu_8bit, "--model m --chat --no-fewshot-as-multiturn --subset Law Math --output o.json"),
     ],
 )
 def test_the_commands_on_the_page_can_be_run(module, line):

@@ -73,6 +73,13 @@ def test_a_missing_adapter_names_the_command_that_trains_it(run, name, adapter, 
     assert message in error
 
 
+@pytest.mark.parametrize("adapter", ["a/b=base", "runs/lr=1/cpt", "."])
+def test_a_name_that_no_file_can_have(run, adapter):
+    """Answers and items of a stage stand in files of its name."""
+    code, _, error = run(verify_cpt_completion.main, "--adapter-path", adapter)
+    assert (code, error.count("\n")) == (1, 1) and "name it NAME=DIR" in error
+
+
 def test_a_stage_that_stands_twice(run):
     code, _, error = run(verify_cpt_completion.main, "--adapter-path", "base", "base")
     assert code == 1

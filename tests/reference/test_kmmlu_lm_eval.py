@@ -79,14 +79,15 @@ def beside(theirs, folder, *flags):
 
 
 @pytest.mark.reference
-@pytest.mark.parametrize("shots", [0, 2])
-def test_five_options_as_in_lm_eval(world, tmp_path, shots):
+@pytest.mark.parametrize("shots, chat", [(0, False), (2, False), (2, True)])
+def test_five_options_as_in_lm_eval(world, tmp_path, shots, chat):
     """HAE-RAE's general_knowledge: choices of several tokens, examples from the other test items."""
     _, model, lm = world
     texts = [f"수도 {number}번은? (A) 서울 (B) 파리 (C) 런던 (D) 로마 (E) 베를린 정답:" for number in range(9)]
     rows = "".join(f"{text},({'ABCDE'[place % 5]})\n" for place, text in enumerate(texts))
     path = tmp_path / "general_knowledge-test.csv"
     path.write_text(f"query,answer\n{rows}", encoding="utf-8")
-    theirs = by_lm_eval(task_of("haerae/_default_haerae_yaml", {"test": str(path)}), lm, shots)
-    flags = ["--subset", "haerae-general-knowledge", "--shots", shots]
+    theirs = by_lm_eval(task_of("haerae/_default_haerae_yaml", {"test": str(path)}), lm, shots, chat)
+    flags = ["--subset", "haerae-general-knowledge", "--shots", shots, "--no-fewshot-as-multiturn"]
+    flags += ["--chat"] if chat else []
     beside(theirs, tmp_path, "--model", model, "--data-dir", tmp_path, *flags)
