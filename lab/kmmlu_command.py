@@ -9,8 +9,6 @@ from lab import kmmlu, stages
 from lab.cli import LabError, hashes, sha256, versions, write_summary
 from lab.hub import HCX, TINY, check_model
 
-REVISION = "main"  # what it stands for is asked once a run, and written down
-
 
 def add_flags(parser):
     """The flags of a KMMLU command."""
@@ -40,7 +38,8 @@ def add_flags(parser):
         help="of those draws; mlx_lm.evaluate has 123 (%(default)s)",
     )
     add("--data-dir", type=Path, metavar="DIR", help="folder with data/<Subject>-test.csv, instead of the hub")
-    add("--revision", help=f"branch, tag or commit on the hub ({REVISION})")
+    text = "branch, tag or commit on the hub (KMMLU: the commit in lab/kmmlu_subjects.yaml; HAE-RAE: main)"
+    add("--revision", help=text)
     add("--batch-size", type=stages.count, default=32, help="questions at a time (%(default)s)")
     add("--output", type=Path, metavar="FILE.json", help="where the summary goes; the items beside it")
 
@@ -94,7 +93,7 @@ def read(args):
     else:
         from lab import kmmlu_hub
 
-        files = kmmlu_hub.fetch(subset, splits, args.revision or REVISION)
+        files = kmmlu_hub.fetch(subset, splits, args.revision)
     items = {key: kmmlu_data.read_items(path, subset.task, key[0]) for key, path in files.paths.items()}
     number = sum(len(items[name, "test"]) for name in subset.subjects)
     print(f"{files.source}: {len(subset.subjects)} subjects, {number} items", flush=True)

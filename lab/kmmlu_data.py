@@ -28,10 +28,11 @@ IN_A_COPY = "mend it in a copy of the folder and name that with --data-dir"
 
 @dataclass(frozen=True)
 class Listing:
-    """The subjects of KMMLU: {group: [subject]}, the names of their files where those differ, the hub's repository, and
-    how many test items all have."""
+    """The subjects of KMMLU: {group: [subject]}, the names of their files where those differ, the hub's repository and the
+    commit that is taken, and how many test items all have."""
 
     repository: str
+    revision: str
     groups: dict
     files: dict
     test_items: int
@@ -48,7 +49,7 @@ class Listing:
 def listing():
     """The Listing of lab/kmmlu_subjects.yaml."""
     content = load_yaml(SUBJECTS)
-    return Listing(content["repository"], content["groups"], content["files"], content["test_items"])
+    return Listing(**content)
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,17 @@ from lab.repositories import COMMIT, NO_HUB, check_small
 
 DATASET = {"repo_type": "dataset"}
 OFFLINE = "the hub cannot be reached, and the cache does not hold it"
+BRANCH = "main"  # of HAE-RAE: what it stands for is asked once a run, and written down
 
 
-def fetch(subset, splits, revision):
-    """The Files of `subset` at `revision` (a branch, tag or commit), downloaded where the cache lacks them.
+def fetch(subset, splits, revision=None):
+    """The Files of `subset` at `revision` (a branch, tag or commit; KMMLU's is pinned), downloaded where the cache lacks them.
 
     What a branch means is asked once and said in `source`. Without the hub, what the cache holds is used. Raises LabError.
     """
     disable_progress_bars()
     logging.set_verbosity_error()  # an error is one line, and ours
+    revision = revision or (BRANCH if subset.task is HAERAE else listing().revision)
     if not re.fullmatch(r"\w[\w.+/-]*", revision) or ".." in revision:
         raise LabError(f"--revision {revision}: no branch, tag or commit; check it")
     repository = HAERAE_REPOSITORY if subset.task is HAERAE else listing().repository

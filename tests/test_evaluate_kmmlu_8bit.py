@@ -177,6 +177,7 @@ def test_from_the_hub_by_commit(model_8bit, sample, tmp_path):
 
         def evaluate(*flags, **more):
             base = [sys.executable, "evaluate_kmmlu_8bit.py", "--model", str(model_8bit), "--limit", "2"]
+            base += ["--revision", "main"]
             environment = hub.environment(tmp_path / "home", **more)
             return subprocess.run([*base, *flags], cwd=ROOT, env=environment, capture_output=True, text=True)
 
@@ -195,3 +196,7 @@ def test_from_the_hub_by_commit(model_8bit, sample, tmp_path):
         assert missing.returncode == 1 and f"the commit {commit} lacks data/math-test.csv" in missing.stderr
         gone = evaluate("--subset", "law", "--revision", "nowhere")
         assert gone.returncode == 1 and "no revision nowhere" in gone.stderr
+        pinned = evaluate("--subset", "law", "--revision", "")
+        assert f"no revision {kmmlu_data.listing().revision}" in pinned.stderr, (
+            "without a word it is KMMLU's pinned commit"
+        )
