@@ -142,6 +142,33 @@ def test_a_program_that_writes_over_its_own_memory_only_dies():
     assert (outcome.ended, outcome.output) == ("died", "")
 
 
+@pytest.fixture
+def no_filter(monkeypatch):
+    """A system that has nothing to hold a program besides Python."""
+    monkeypatch.setattr(sandbox, "filter_holds", lambda: False)
+    monkeypatch.setattr(sandbox, "seatbelt", lambda: ())
+    sandbox.numpy_folder.cache_clear()
+    yield
+    sandbox.numpy_folder.cache_clear()
+
+
+def test_without_a_filter_no_module_that_writes_memory_is_loaded(no_filter):
+    """A forgotten module lives on in its classes: with ctypes' memmove any memory could be written."""
+    source = "import argparse, base64, calendar, csv, hashlib, html, inspect, io, logging, pprint, queue, secrets, struct\n"
+    source += "import timeit, traceback, unittest, uuid, weakref\n# numpy\n"
+    source += "print([c for c in object.__subclasses__() if 'ctypes' in c.__module__ or 'numpy' in c.__module__])"
+    outcome = run_program(source)
+    assert (outcome.ended, outcome.output) == ("finished", "[]\n"), outcome
+
+
+def test_a_filter_that_the_kernel_does_not_take_runs_nothing(monkeypatch):
+    monkeypatch.setattr(sandbox, "filter_holds", lambda: True)
+    monkeypatch.setattr(sandbox, "filter_bytes", lambda: b"no filter at all")
+    outcome = run_program("print('ran')")
+    assert (outcome.ended, outcome.output) == ("failed", "")
+    assert "did not take the filter" in outcome.detail
+
+
 def test_what_holds_is_said():
     said = sandbox.describe()
     assert said.startswith("sandbox: Python's audit hook")
