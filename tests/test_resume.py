@@ -247,6 +247,15 @@ def test_a_finished_run_has_nothing_to_do_and_make_is_told_so(train, tmp_path):
     assert summary.read_bytes() == before and summary.stat().st_mtime > 1
 
 
+def test_a_finished_run_can_still_be_tested(train, world, tmp_path):
+    whole(train, "run", *SHORT)
+    shutil.copy(world / "data/valid.jsonl", world / "data/test.jsonl")
+    code, out, error = train("run", *SHORT, "--resume", "--test")
+    (world / "data/test.jsonl").unlink()
+    assert (code, "this run is finished" in out, "test loss" in out) == (0, True, True), error
+    assert (tmp_path / "run/adapters/test_summary.json").is_file()
+
+
 def test_a_finished_run_whose_adapter_went_away_is_trained_again(train, tmp_path):
     whole(train, "run", *SHORT)
     wanted, weights = crash_runs.digests(tmp_path / "run"), tmp_path / "run/adapters/adapters.safetensors"
