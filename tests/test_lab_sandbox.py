@@ -169,6 +169,32 @@ def test_a_filter_that_the_kernel_does_not_take_runs_nothing(monkeypatch):
     assert "did not take the filter" in outcome.detail
 
 
+NATIVE = """
+found = next(c for c in object.__subclasses__() if c.__name__ == 'CDLL').__init__.__globals__
+number, words = found['c_long'], found['c_char_p']
+def native(name, *kinds):
+    return found['CFUNCTYPE'](found['c_int'], *kinds)(found['_memmove_addr'] + DISTANCES[name])
+print('reached', native('abs', number)(-7))
+print(native('open', words, number)(b'/etc/passwd', 0), native('socket', number, number, number)(2, 1, 0))
+print(native('kill', number, number)(1, 0), native('fork')(), native('mkdir', words, number)(b'/tmp/made', 511))
+"""
+
+
+@pytest.mark.skipif(not sandbox.filter_holds(), reason="this kernel takes no seccomp filter")
+def test_native_code_without_the_hook_meets_the_filter():
+    """ctypes, found through its classes, calls the C library's own functions: Python hears nothing of it, the kernel does."""
+    import _ctypes
+    import ctypes
+
+    names, libc = ("abs", "open", "socket", "kill", "fork", "mkdir"), ctypes.CDLL("libc.so.6")
+    at = {name: ctypes.cast(getattr(libc, name), ctypes.c_void_p).value for name in ("memmove", *names)}
+    if at["memmove"] != _ctypes._memmove_addr:
+        pytest.skip("another memmove serves ctypes here")
+    distances = {name: at[name] - at["memmove"] for name in names}
+    outcome = run_program(f"DISTANCES = {distances}\n{NATIVE}")
+    assert (outcome.ended, outcome.output) == ("finished", "reached 7\n-1 -1\n-1 -1 -1\n"), outcome
+
+
 def test_what_holds_is_said():
     said = sandbox.describe()
     assert said.startswith("sandbox: Python's audit hook")
