@@ -103,7 +103,7 @@ def same_rows(points):
     for item in points:
         names.setdefault(item.get("data_sha256") or item["name"], []).append(item["name"])
     return [
-        f"{' and '.join(alike)} were trained on the same rows, byte for byte: what sets them apart is chance."
+        f"{' and '.join(alike)} were trained on the same rows, byte for byte: what sets them apart is not the rows."
         for alike in names.values()
         if len(alike) > 1
     ]

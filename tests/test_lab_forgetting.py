@@ -133,7 +133,9 @@ def test_points_of_the_same_rows_are_told():
     points, compared = experiment(replay_50=rows(180, 190), self_50=rows(170, 190), replay_0=rows(10, 190))
     for item, data in zip(points, ("a", "a", "b"), strict=True):
         item["data_sha256"] = data
-    told = "replay_50 and self_50 were trained on the same rows, byte for byte: what sets them apart is chance."
+    told = (
+        "replay_50 and self_50 were trained on the same rows, byte for byte: what sets them apart is not the rows."
+    )
     assert forgetting.verdict(points, compared, "replay_50").endswith(f" {told}")
     points[1]["data_sha256"] = "c"
     assert "same rows" not in forgetting.verdict(points, compared, "replay_50")
