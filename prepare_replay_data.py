@@ -99,24 +99,30 @@ def made_up(args, model, tokenizer):
 
 
 def kept_apart(args, rows, counts):
-    """`rows` without those that would give a kept wording away; what is left out is counted under "leak".
+    """`rows` without those that SFT must not train; what is left out is counted under "leak".
 
-    Questions from elsewhere than the trained wordings may meet a wording that is kept for the test.
+    Questions from elsewhere than the trained wordings may meet one that is kept for the test or for validation, one of a fact
+    that is never replayed, or one that SFT answers itself.
     """
-    from lab import general, leaks
+    from lab import dialogues, general, leaks
     from lab.knowledge import load_knowledge, with_derived_questions
-    from lab.probes import bandit_probes, company_probes, general_probes, identity_probes
+    from lab.probes import bandit_probes, company_probes, general_probes
 
     facts, _, _ = with_derived_questions(load_knowledge(args.knowledge))
-    world = general.load_facts(args.general)
+    world, identity = general.load_facts(args.general), general.load_identity(args.general)
     probes = company_probes(facts) + general_probes(world) + bandit_probes(world)
-    probes += identity_probes(general.load_identity(args.general))
     kept = [leaks.Wording(probe.prompt, probe.accept, probe.id) for probe in probes if probe.kind != "completion"]
-    taught = [
-        leaks.Wording(*(turn["content"] for turn in row["messages"]), f"row {place}")
-        for place, row in enumerate(rows)
+    replayed = dialogues.replayed_facts(world)
+    valid = dialogues.company_turns(facts)["valid"] + dialogues.general_validation(world, replayed)
+    kept += [turn.wording() for turn in valid]
+    # of these the same wording only: "10월은" and "11월은 어느 계절이야?" are near, and have one answer
+    alone = [
+        (text, fact.where) for fact in world if fact not in replayed for text in general.split_general(fact).train
     ]
-    taught = [leaks.Wording(item.text, (item.answers,), item.where) for item in taught]
+    alone += [(turn.question, turn.where) for part in dialogues.identity_turns(identity).values() for turn in part]
+    kept += [leaks.Wording(text, (), where) for text, where in alone]
+    turns = [[turn["content"] for turn in row["messages"]] for row in rows]
+    taught = [leaks.Wording(asked, (said,), f"row {place}") for place, (asked, said) in enumerate(turns)]
     leaking = {leak.trained.where for leak in leaks.find_leaks(kept, taught)}
     counts["leak"] = len(leaking)
     return [row for place, row in enumerate(rows) if f"row {place}" not in leaking]

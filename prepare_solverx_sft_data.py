@@ -1,8 +1,9 @@
 """Facts -> dialogues for supervised fine-tuning:  python prepare_solverx_sft_data.py --replay 0.5
 
 Writes train.jsonl and valid.jsonl ({"messages"}, or literal ChatML with --format text), recall.jsonl for
---early-stop-on recall and, last, summary.json: questions and answers of the company, who the model is, dialogues of several turns, and general rows against forgetting. The wordings
-kept for the test are in neither file, which the leak guard counts; it refuses to write when one slipped in.
+--early-stop-on recall and, last, summary.json: questions and answers of the company, who the model is, dialogues of several
+turns, and general rows against forgetting. The wordings kept for the test are in neither file, which the leak guard counts;
+it refuses to write when one slipped in.
 
 Exit codes: 0 written, 1 bad input or a leak, 2 bad usage.
 """
@@ -102,7 +103,8 @@ def main(argv=None):
     dialogues.refuse_contradictions(domain + replay + parts["valid"])
     guard = kept_apart(parts, world, domain + replay)
     rows = [dialogues.messages(turn) for turn in domain + replay]
-    rows += dialogues.several_turns(domain + replay, args.several_turns, args.seed)
+    several = dialogues.several_turns(domain + replay, args.several_turns, args.seed)
+    rows += several
     held = [dialogues.messages(turn) for turn in parts["valid"] or domain[::10]]
     if not company["valid"]:
         print("warning: no company wording could be held back, so validation cannot watch the company's questions")
@@ -124,14 +126,15 @@ def main(argv=None):
         "probes": guard["probes against training"]["kept"],
         "company": len(company["train"]),
         "identity": len(identity["train"]) * args.identity_repeats,
-        "several_turns": args.several_turns,
+        "several_turns": len(several),
         "sentences": len(sentences),
         "replay": len(replay),
     }
     print(f"{args.output_dir}: " + ", ".join(f"{name} {count}" for name, count in counts.items()) + ", leaks 0")
     if silent:
         print(f"{silent} facts have only text and no clear subject: they are taught by CPT alone")
-    replayed_ids = sorted({fact for fact, _, _ in items}) if replay else []
+    used = set(replay)
+    replayed_ids = sorted({fact for fact, _, turn in items if turn in used})
     source = ("self" if args.replay_file else "authored") if replay else "none"
     results = {**counts, "replay_source": source, "replayed_facts": replayed_ids, "leak_guard": guard}
     inputs = [args.knowledge, args.general, *(path for path in (args.config, args.replay_file) if path)]

@@ -1,13 +1,13 @@
 """The forgetting experiment: SFT at several shares of general rows, what each point keeps, and which share the figures favour.
 
 A point is {"name", "replay": "authored" | "self" | "none", "ratio": share of general rows among its training rows,
-"rows": {"company", "general"}, "metrics": {metric: counted}}. Dialogues of several turns and the company's sentences
-count as company rows.
+"rows": {"company", "general"}, "data_sha256": of its train.jsonl, "metrics": {metric: counted}}. Dialogues of several turns
+and the company's sentences count as company rows.
 """
 
 from pathlib import Path
 
-from lab.cli import LabError, read_json
+from lab.cli import LabError, read_json, sha256
 from lab.report import FEWER_IS_BETTER, METRICS, cell
 from lab.stats import paired
 
@@ -17,10 +17,16 @@ REMEDY = "`make forgetting` writes it"
 
 
 def point(name, adapter, metrics):
-    """The point of an adapter's folder: its rows by the summary of the data that it was trained on. Raises LabError."""
-    remedy = "train the adapter with train_with_early_stopping.py"
-    data = read_json(adapter / "summary.json", remedy).get("flags", {}).get("data", "")
+    """The point of an adapter's folder: its rows by the summary of the data that it was trained on.
+
+    Raises LabError where that data is not there any more, or has been made anew with other rows.
+    """
+    trained = read_json(adapter / "summary.json", "train the adapter with train_with_early_stopping.py")
+    data = trained.get("flags", {}).get("data", "")
     made = read_json(Path(data) / "summary.json", f"make the data that {adapter} was trained on again")
+    file = Path(data) / "train.jsonl"
+    if not file.is_file() or sha256(file) != trained.get("inputs", {}).get(str(file)):
+        raise LabError(f"{file}: not the rows that {adapter} was trained on; train it again, or make them again")
     if not all(isinstance(made.get(key), int) for key in ("train", "replay")) or made["train"] < 1:
         raise LabError(f"{data}/summary.json: no counts of rows; make it again with prepare_solverx_sft_data.py")
     general, rows = made["replay"], made["train"]
@@ -29,6 +35,7 @@ def point(name, adapter, metrics):
         "replay": made.get("replay_source", "authored") if general else "none",
         "ratio": round(general / rows, 4),
         "rows": {"company": rows - general, "general": general},
+        "data_sha256": sha256(file),
         "metrics": metrics,
     }
 
@@ -73,17 +80,33 @@ def favoured(points, compared):
 
 
 def verdict(points, compared, default):
-    """One sentence of what the figures favour, made of them; `default` is the name of the default's point."""
+    """What the figures favour, in words made of them; `default` is the name of the default's point."""
     chosen = favoured(points, compared)
     named = {item["name"]: item for item in points}
     against = [f"{name} loses {' and '.join(lost)}" for name in named if (lost := worse(name, compared))]
     if chosen is None:
-        return (
+        said = (
             f"No share is as good as the best in every metric (paired test, p < {DOUBT:g}): {'; '.join(against)}."
         )
+        return " ".join([said, *same_rows(points)])
     said = f"The smallest share that is told apart from the best in no metric (paired test, p < {DOUBT:g}) is {_share(chosen)}"
     said += ", the default" if chosen["name"] == default else f"; the default is {_share(named[default])}"
-    return f"{said}; {'; '.join(against)}." if against else f"{said}."
+    return " ".join([f"{said}; {'; '.join(against)}." if against else f"{said}.", *same_rows(points)])
+
+
+def same_rows(points):
+    """[a sentence for each set of points that were trained on the same rows]: their difference says nothing of the rows.
+
+    The embedded base, say, knows the general answers by heart: what it generates is what was authored.
+    """
+    names = {}
+    for item in points:
+        names.setdefault(item.get("data_sha256") or item["name"], []).append(item["name"])
+    return [
+        f"{' and '.join(alike)} were trained on the same rows, byte for byte: what sets them apart is not the rows."
+        for alike in names.values()
+        if len(alike) > 1
+    ]
 
 
 def _share(item):

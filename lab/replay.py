@@ -25,6 +25,7 @@ REASONS = {  # why a row is left out, in the order in which it is looked for
     "identity": "it says who the model is, or was",
     "refusal": "it refuses, or says that it does not know",
     "near_duplicate": "almost the same question has the same answer in a row before it",
+    "same_question": "the same question has another answer in a row before it",
 }
 # A short piece eight times in a row, or a longer one four times: "하하하..." and whole sentences.
 LOOP = re.compile(r"(.{2,40}?)\1{7,}|(.{8,300}?)\2{3,}")
@@ -37,7 +38,7 @@ REFUSAL = re.compile(
 
 
 def refused(question, answer, cut=False, company="", names=(), marks=()):
-    """The key of REASONS for which a row is left out, or None; near duplicates need the other rows, see `fit`.
+    """The key of REASONS for which a row is left out, or None; duplicates need the other rows, see `fit`.
 
     `cut`: whether the answer reached the token limit. `names` are strings that tell an identity, `marks` turn tokens.
     """
@@ -64,17 +65,20 @@ def loops(text):
 
 def fit(rows, refuse):
     """(kept rows, {reason: count}) of {"messages"} rows; `refuse(question, answer)` is `refused` with all else given."""
-    counts, kept, told = dict.fromkeys(REASONS, 0), [], {}
+    counts, kept, told, asked = dict.fromkeys(REASONS, 0), [], {}, set()
     for row in rows:
         question, answer = (turn["content"] for turn in row["messages"])
         reason, grams = refuse(question, answer), trigrams(question)
         alike = told.setdefault(comparable(answer), [])
         if reason is None and any(similarity(grams, other) >= NEAR for other in alike):
             reason = "near_duplicate"
+        elif reason is None and comparable(question) in asked:
+            reason = "same_question"
         if reason:
             counts[reason] += 1
         else:
             alike.append(grams)
+            asked.add(comparable(question))
             kept.append(row)
     return kept, counts
 

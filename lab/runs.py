@@ -13,7 +13,7 @@ from pathlib import Path
 from lab import storage
 from lab.adapters import CONFIG as ADAPTER_CONFIG
 from lab.adapters import WEIGHTS
-from lab.cli import LabError
+from lab.cli import LabError, sha256
 from lab.fingerprint import differences, identity
 from lab.snapshots import Snapshot, Snapshots
 
@@ -128,17 +128,23 @@ def _lock(path):
 def begin(settings, found):
     """Where the run with the fingerprint `found` begins in settings.adapter_path, said aloud. Damage is set aside.
 
-    Raises LabError where --resume finds another run, with every difference.
+    Raises LabError where --resume finds another run, with every difference, or an adapter that no run here wrote.
     """
     folder = Path(settings.adapter_path)
     snapshots = Snapshots(folder / CHECKPOINTS, identity(found), settings.keep_last)
     if not settings.resume:
         refuse_used(settings)
         return Beginning(settings, snapshots)
-    finished = _finished(folder)
-    if finished == found:
+    summary = _summary(folder)
+    finished = None if summary is None else summary.get("fingerprint", {})
+    lost = _lost(folder, summary) if finished == found else None
+    if finished == found and not lost:
         return Beginning(settings, snapshots, finished=True)
-    others = [finished] if finished is not None else []
+    if lost and (folder / WEIGHTS).exists() and not settings.overwrite:
+        raise LabError(f"{folder}: {lost}; --overwrite trains it again")
+    if lost:
+        print(f"{folder}: {lost}; it is trained again")
+    others = [finished] if finished not in (None, found) else []
     for snapshot in snapshots.whole():
         if snapshot.run == snapshots.run:
             snapshots.going_on_from(snapshot)
@@ -147,21 +153,29 @@ def begin(settings, found):
         others.insert(0, snapshot.state["fingerprint"])
     if others:
         _refuse_or_say(settings, others[0], found)
-    elif holding(folder) and not snapshots.has_damaged() and not settings.overwrite:
+    elif not lost and holding(folder) and not snapshots.has_damaged() and not settings.overwrite:
         raise LabError(f"{folder}: holds an adapter and no checkpoint of its run; --overwrite replaces it")
     print(f"{folder}: no checkpoint to go on from; starts from the beginning")
     return Beginning(settings, snapshots)
 
 
-def _finished(folder):
-    """The fingerprint of the finished run in `folder`; {} where its summary has none, None where there is no summary."""
+def _summary(folder):
+    """The summary of the finished run in `folder`; {} for one that cannot be read, None where there is none."""
     try:
         content = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        return content.get("fingerprint", {})
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError):
         return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _lost(folder, summary):
+    """What keeps a finished run's adapter from being the one that it wrote, in words, or None."""
+    if not (folder / WEIGHTS).exists():
+        return f"a finished run without its {WEIGHTS}"
+    whole = sha256(folder / WEIGHTS) == summary.get("adapter_sha256")
+    return None if whole else f"{WEIGHTS} is not what the finished run wrote"
 
 
 def _refuse_or_say(settings, old, new):

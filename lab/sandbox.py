@@ -4,7 +4,7 @@ It runs in a process of its own: isolated interpreter, empty environment, empty 
 descriptors, a part of the standard library, and an audit hook that ends it when it reaches for a file, a socket, a process
 or foreign code (lab/sandbox_child.py). The hook is Python inside that process, so the system holds the doors as well: a
 seccomp filter on Linux (lab/seccomp.py), sandbox-exec on macOS. `describe` says what this machine has of it. Without either
-it is no jail for one who knows CPython's inside, and numpy, which makes that easy, is not given.
+it is no jail for one who knows CPython's inside, and what makes that easy, ctypes and numpy, is not loaded.
 """
 
 import contextlib
@@ -70,7 +70,7 @@ def run_program(source, timeout_seconds=TIMEOUT_SECONDS, memory_bytes=MEMORY_BYT
             str(memory_bytes),
             str(seconds),
             str(seconds + ALARM_SECONDS),
-            filter_bytes().hex(),
+            filter_bytes().hex() if filter_holds() else "",
             numpy_folder(),
         ]
         command += map(str, game.arguments) if game else ()

@@ -2,9 +2,10 @@
 imported.
 
 It stands alone (`python -I -S`). Where the parent hands a seccomp filter over (lab/seccomp.py), the kernel holds the doors
-shut, too; numpy, with which a program can write any memory of this process, is given only then. The old standard input and output are the line to the parent: "pull ARM" is
-answered with "0" or "1", "returned VALUE" closes a bandit, and one of "finished", "failed WHY", "refused
-WHAT" ends the talk. What the program prints goes to standard error. A refused act ends the process at once,
+shut, too, or nothing is run. ctypes, with which a program can write any memory of this process, is loaded only then; so is
+numpy, but for macOS, where sandbox-exec is around it. The old standard input and output are the line to the parent: "pull
+ARM" is answered with "0" or "1", "returned VALUE" closes a bandit, and one of "finished", "failed WHY", "refused WHAT" ends
+the talk. What the program prints goes to standard error. A refused act ends the process at once,
 so that no exception leads back in here.
 """
 
@@ -21,13 +22,8 @@ PLAIN = (
     *("abc", "array", "bisect", "cmath", "collections", "collections.abc", "contextlib", "copy"),
     *("dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "heapq", "itertools", "json"),
     *("math", "numbers", "operator", "random", "re", "statistics", "string", "textwrap", "time", "types"),
-    *(
-        "typing",
-        "encodings.ascii",
-        "encodings.latin_1",
-        "errno",
-        "unicodedata",
-    ),  # the last one: for names in Korean
+    *("typing", "encodings.ascii", "encodings.latin_1", "errno"),
+    "unicodedata",  # for names in Korean
 )
 # Loaded only where the program's text names them: each takes time to load.
 ON_DEMAND = (
@@ -59,14 +55,8 @@ OPEN_FILES = 16
 
 def limit(memory_bytes, cpu_seconds, alarm_seconds):
     """Set what limits the platform has: memory, processor time, file growth, open files, processes."""
-    wanted = {
-        "RLIMIT_AS": memory_bytes,
-        "RLIMIT_CPU": cpu_seconds,
-        "RLIMIT_FSIZE": 0,
-        "RLIMIT_NOFILE": OPEN_FILES,
-        "RLIMIT_NPROC": 0,
-        "RLIMIT_CORE": 0,
-    }
+    wanted = {"RLIMIT_AS": memory_bytes, "RLIMIT_CPU": cpu_seconds, "RLIMIT_NOFILE": OPEN_FILES}
+    wanted |= dict.fromkeys(("RLIMIT_FSIZE", "RLIMIT_NPROC", "RLIMIT_CORE"), 0)
     for name, value in wanted.items():
         with contextlib.suppress(AttributeError, ValueError, OSError):  # macOS lacks some; see the parent
             resource.setrlimit(getattr(resource, name), (value, value))
@@ -81,10 +71,14 @@ def limit(memory_bytes, cpu_seconds, alarm_seconds):
             os.setuid(NOBODY)
 
 
-def load(source, numpy_folder):
-    """Import what the program may import, and ctypes for `confine`, for nothing is found later."""
-    with contextlib.suppress(ImportError):
-        __import__("ctypes")
+def load(source, numpy_folder, with_ctypes=True):
+    """Import what the program may import, and ctypes for `confine`, for nothing is found later.
+
+    Forgotten modules live on in their classes, so without the kernel's filter ctypes is not even loaded.
+    """
+    if with_ctypes:
+        with contextlib.suppress(ImportError):
+            __import__("ctypes")
     for name in PLAIN + tuple(name for name in ON_DEMAND if name in source):
         __import__(name)
     if numpy_folder and "numpy" in source:
@@ -115,11 +109,11 @@ def confine(filter_bytes):
     )
 
 
-def take_away(all_numpy):
-    """Forget modules that no program needs, and with `all_numpy` numpy; what holds system calls is emptied."""
+def take_away():
+    """Forget modules that no program needs; what holds system calls is emptied."""
     for name in list(sys.modules):
         top = name.partition(".")[0]
-        if top in TAKEN_AWAY or (all_numpy and top == "numpy"):
+        if top in TAKEN_AWAY:
             module = sys.modules.pop(name)
             if top in ("_signal", "signal", "resource", "gc", "mmap", "_posixsubprocess"):
                 vars(module).clear()
@@ -219,15 +213,17 @@ def main(write=os.write, leave=os._exit):
         os.unlink(path)
     sys.argv[:] = ["program"]
     os.environ.clear()  # CPython itself adds LC_CTYPE
-    load(source, numpy_folder)
+    load(source, numpy_folder, with_ctypes=bool(filter_hex))
     replies, line = os.fdopen(os.dup(0), "rb"), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(2, 1)
     os.close(nothing)
     limit(int(memory_bytes), int(cpu_seconds), int(alarm_seconds))
-    held = bool(filter_hex) and confine(bytes.fromhex(filter_hex))
-    take_away(all_numpy=bool(filter_hex) and not held)
+    if filter_hex and not confine(bytes.fromhex(filter_hex)):
+        write(line, b"failed the kernel did not take the filter\n")
+        leave(1)
+    take_away()
     shut(line)
 
     def send(text):

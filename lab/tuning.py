@@ -16,6 +16,7 @@ from lab.cli import DONE, STOPPED, Diverged, LabError, hashes, sha256, write_sum
 from lab.epochs import updates_of
 from lab.fingerprint import fingerprint
 from lab.preflight import settle
+from lab.read_files import asks_recall, data_files, deciding_files, input_files
 from lab.recorder import NOT_KEPT, figures
 from lab.run_state import RunState
 from lab.sequences import load_sequences
@@ -65,7 +66,8 @@ def run_in_folder(settings, inherited, data, asked, inputs):
     found = fingerprint(settings, deciding_files(settings))
     beginning = followers.begin(settings, found)
     if beginning.finished:
-        return already_finished(settings, beginning)
+        already_finished(settings, beginning)
+        return test_alone(settings, data, inputs) if settings.test else DONE
     memory.check(settings, memory.largest_batch(data["train"], ranks.share_of(settings.batch_size)))
     model, tokenizer = models.load(settings.model)
     prepare(model, settings, inherited)
@@ -93,12 +95,11 @@ def checkpointed(layer, settings):
 
 
 def already_finished(settings, beginning):
-    """Nothing is left to do; Make, which goes by the summary's time, is told so."""
+    """Nothing is left to train; Make, which goes by the summary's time, is told so."""
     if ranks.first():
         (Path(settings.adapter_path) / runs.SUMMARY).touch()
         beginning.snapshots.clear()
     print(f"{settings.adapter_path}: this run is finished; nothing to do")
-    return DONE
 
 
 def test(model, data, settings):
@@ -126,37 +127,6 @@ def summarize(settings, inputs, results, name=runs.SUMMARY):
         for left in path.parent.glob(f".{path.name}.*.partial"):  # of a process that was killed here
             storage.remove(left)
         storage.sync_folder(path.parent)
-
-
-def asks_recall(settings):
-    """Whether sentences of recall.jsonl are completed at each evaluation."""
-    return settings.train and settings.early_stop_on == "recall"
-
-
-def data_files(settings):
-    """The files of rows that this run reads, {label: path}: train, valid and guard to train, test to test."""
-    names = (["train", "valid"] if settings.train else []) + (["test"] if settings.test else [])
-    files = {name: Path(settings.data) / f"{name}.jsonl" for name in names}
-    return files | ({"guard": Path(settings.guard_data)} if settings.train and settings.guard_data else {})
-
-
-def deciding_files(settings):
-    """The files besides the model that decide a training run's bytes, {label: path}."""
-    files = {label: path for label, path in data_files(settings).items() if label != "test"}
-    if asks_recall(settings):
-        files["recall"] = Path(settings.data) / "recall.jsonl"
-    if settings.resume_adapter_file:
-        files["resumed adapter"] = Path(settings.resume_adapter_file)
-    return files
-
-
-def input_files(settings):
-    """What a summary names as its inputs: data, the model's config, the adapter that is resumed or tested."""
-    files = [*data_files(settings).values(), Path(settings.model) / "config.json"]
-    tested = Path(settings.adapter_path) / adapters.WEIGHTS
-    if settings.resume_adapter_file and settings.train:
-        files.append(Path(settings.resume_adapter_file))
-    return [*files, tested] if not settings.train and tested.is_file() else files
 
 
 def prepare(model, settings, inherited):

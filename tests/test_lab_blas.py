@@ -113,3 +113,13 @@ def test_one_thread_inside_and_as_before_outside():
         assert count() == 1
         raise KeyError
     assert count() == before
+
+
+def test_one_thread_gives_the_bits_of_all():
+    """So answers are the same whether or not other work made the lab choose one thread."""
+    mx = device.mx
+    for rows, inner, columns in ((1, 512, 2048), (7, 128, 384), (64, 128, 2048), (5, 4096, 1), (200, 128, 128)):
+        first, second = mx.random.normal((rows, inner)), mx.random.normal((inner, columns))
+        many = (first @ second).tolist()
+        with blas.threads(1):
+            assert (first @ second).tolist() == many

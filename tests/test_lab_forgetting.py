@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lab import forgetting
-from lab.cli import LabError
+from lab.cli import LabError, hashes
 from lab.stats import counted
 
 N = 200
@@ -98,8 +98,10 @@ def adapter(tmp_path):
     def write(data):
         (tmp_path / "data").mkdir()
         (tmp_path / "data/summary.json").write_text(json.dumps(data), encoding="utf-8")
-        flags = {"flags": {"data": str(tmp_path / "data")}}
-        (tmp_path / "summary.json").write_text(json.dumps(flags), encoding="utf-8")
+        (tmp_path / "data/train.jsonl").write_text("the rows\n", encoding="utf-8")
+        inputs = hashes([tmp_path / "data/train.jsonl"])
+        summary = {"flags": {"data": str(tmp_path / "data")}, "inputs": inputs}
+        (tmp_path / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
         return tmp_path
 
     return write
@@ -117,6 +119,26 @@ def test_a_points_share_is_counted_in_its_data(adapter, data, replay, ratio):
     found = forgetting.point("replay-25", adapter(data), {})
     assert (found["replay"], found["ratio"]) == (replay, ratio)
     assert found["rows"] == {"company": 200 - data["replay"], "general": data["replay"]}
+
+
+@pytest.mark.parametrize("change", [lambda file: file.write_text("other rows\n"), lambda file: file.unlink()])
+def test_data_that_was_made_anew_since_is_refused(adapter, change):
+    folder = adapter({"train": 200, "replay": 50})
+    change(folder / "data/train.jsonl")
+    with pytest.raises(LabError, match="data/train.jsonl: not the rows that .* was trained on; train it again"):
+        forgetting.point("replay-25", folder, {})
+
+
+def test_points_of_the_same_rows_are_told():
+    points, compared = experiment(replay_50=rows(180, 190), self_50=rows(170, 190), replay_0=rows(10, 190))
+    for item, data in zip(points, ("a", "a", "b"), strict=True):
+        item["data_sha256"] = data
+    told = (
+        "replay_50 and self_50 were trained on the same rows, byte for byte: what sets them apart is not the rows."
+    )
+    assert forgetting.verdict(points, compared, "replay_50").endswith(f" {told}")
+    points[1]["data_sha256"] = "c"
+    assert "same rows" not in forgetting.verdict(points, compared, "replay_50")
 
 
 def test_data_without_counts_is_one_line(adapter):

@@ -70,6 +70,12 @@ def test_near_duplicates_go_only_with_the_same_answer():
     assert list(counts) == list(replay.REASONS)
 
 
+def test_one_question_has_one_answer():
+    rows = [row("프랑스의 수도는 어디야?", GOOD), row("프랑스의 수도는 어디야", "프랑스는 유럽에 있습니다.")]
+    kept, counts = replay.fit(rows, lambda question, answer: replay.refused(question, answer))
+    assert (kept, counts["same_question"], sum(counts.values())) == (rows[:1], 1, 1)
+
+
 def test_a_file_is_read_with_its_labels(write_rows):
     labels = {"fact": "capital/0", "accept": ["파리"]}
     path = write_rows(

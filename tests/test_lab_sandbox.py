@@ -142,6 +142,59 @@ def test_a_program_that_writes_over_its_own_memory_only_dies():
     assert (outcome.ended, outcome.output) == ("died", "")
 
 
+@pytest.fixture
+def no_filter(monkeypatch):
+    """A system that has nothing to hold a program besides Python."""
+    monkeypatch.setattr(sandbox, "filter_holds", lambda: False)
+    monkeypatch.setattr(sandbox, "seatbelt", lambda: ())
+    sandbox.numpy_folder.cache_clear()
+    yield
+    sandbox.numpy_folder.cache_clear()
+
+
+def test_without_a_filter_no_module_that_writes_memory_is_loaded(no_filter):
+    """A forgotten module lives on in its classes: with ctypes' memmove any memory could be written."""
+    source = "import argparse, base64, calendar, csv, hashlib, html, inspect, io, logging, pprint, queue, secrets, struct\n"
+    source += "import timeit, traceback, unittest, uuid, weakref\n# numpy\n"
+    source += "print([c for c in object.__subclasses__() if 'ctypes' in c.__module__ or 'numpy' in c.__module__])"
+    outcome = run_program(source)
+    assert (outcome.ended, outcome.output) == ("finished", "[]\n"), outcome
+
+
+def test_a_filter_that_the_kernel_does_not_take_runs_nothing(monkeypatch):
+    monkeypatch.setattr(sandbox, "filter_holds", lambda: True)
+    monkeypatch.setattr(sandbox, "filter_bytes", lambda: b"no filter at all")
+    outcome = run_program("print('ran')")
+    assert (outcome.ended, outcome.output) == ("failed", "")
+    assert "did not take the filter" in outcome.detail
+
+
+NATIVE = """
+found = next(c for c in object.__subclasses__() if c.__name__ == 'CDLL').__init__.__globals__
+number, words = found['c_long'], found['c_char_p']
+def native(name, *kinds):
+    return found['CFUNCTYPE'](found['c_int'], *kinds)(found['_memmove_addr'] + DISTANCES[name])
+print('reached', native('abs', number)(-7))
+print(native('open', words, number)(b'/etc/passwd', 0), native('socket', number, number, number)(2, 1, 0))
+print(native('kill', number, number)(1, 0), native('fork')(), native('mkdir', words, number)(b'/tmp/made', 511))
+"""
+
+
+@pytest.mark.skipif(not sandbox.filter_holds(), reason="this kernel takes no seccomp filter")
+def test_native_code_without_the_hook_meets_the_filter():
+    """ctypes, found through its classes, calls the C library's own functions: Python hears nothing of it, the kernel does."""
+    import _ctypes
+    import ctypes
+
+    names, libc = ("abs", "open", "socket", "kill", "fork", "mkdir"), ctypes.CDLL("libc.so.6")
+    at = {name: ctypes.cast(getattr(libc, name), ctypes.c_void_p).value for name in ("memmove", *names)}
+    if at["memmove"] != _ctypes._memmove_addr:
+        pytest.skip("another memmove serves ctypes here")
+    distances = {name: at[name] - at["memmove"] for name in names}
+    outcome = run_program(f"DISTANCES = {distances}\n{NATIVE}")
+    assert (outcome.ended, outcome.output) == ("finished", "reached 7\n-1 -1\n-1 -1 -1\n"), outcome
+
+
 def test_what_holds_is_said():
     said = sandbox.describe()
     assert said.startswith("sandbox: Python's audit hook")

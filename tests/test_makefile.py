@@ -240,6 +240,28 @@ def test_a_points_settings_are_those_of_sft_but_for_its_length(profile):
         assert point["warmup"] == sft["lr_schedule"]["warmup"]
 
 
+@pytest.fixture(scope="module")
+def sequences_at_the_default_share(tmp_path_factory):
+    """How many sequences SFT trains: each answer of a dialogue is one."""
+    import prepare_solverx_sft_data
+    from lab.records import read_jsonl
+
+    folder = tmp_path_factory.mktemp("sft")
+    prepare_solverx_sft_data.main(["-c", str(ROOT / "configs/data.yaml"), "--output-dir", str(folder)])
+    turns = [row.get("messages", [{"role": "assistant"}]) for _, row in read_jsonl(folder / "train.jsonl")]
+    return sum(turn["role"] == "assistant" for row in turns for turn in row)
+
+
+@pytest.mark.parametrize("profile", ["tiny", "hcx"])
+def test_a_point_at_the_default_share_is_as_long_as_sft(profile, sequences_at_the_default_share):
+    from lab.epochs import updates_of
+    from lab.general import load_yaml
+
+    point, sft = (load_yaml(ROOT / f"configs/{profile}/{name}.yaml") for name in ("sft_replay", "sft"))
+    batches = -(-sequences_at_the_default_share // point["batch_size"])
+    assert updates_of(point["epochs"], batches, 1) == sft["iters"]
+
+
 @pytest.mark.parametrize(
     "system, nvidia_smi, build",
     [

@@ -6,6 +6,7 @@ import pytest
 
 import prepare_solverx_cpt_data as cpt
 import prepare_solverx_sft_data as sft
+from lab.general import load_facts, split_general
 from lab.records import read_jsonl
 
 
@@ -14,7 +15,11 @@ def rows(path):
 
 
 def questions(path):
-    return [turn["content"] for row in rows(path) for turn in row["messages"] if turn["role"] == "user"]
+    return [text for row in rows(path) for text in questions_of(row)]
+
+
+def questions_of(row):
+    return [turn["content"] for turn in row["messages"] if turn["role"] == "user"]
 
 
 @pytest.fixture
@@ -89,6 +94,15 @@ def test_the_share_of_general_rows_counts_the_sentences_too(run, tmp_path):
     summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
     assert summary["sentences"] == 224
     assert summary["replay"] / summary["train"] == pytest.approx(0.4, abs=0.002)
+
+
+def test_the_summary_names_the_facts_that_are_replayed_and_no_other(run, tmp_path):
+    """Where there are fewer rows than facts, the rest are not mixed in: `general_mixed` goes by this list."""
+    run(sft.main, "--output-dir", tmp_path, "--replay", "0.05")
+    made = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    asked = {text for row in rows(tmp_path / "train.jsonl") for text in questions_of(row)}
+    named = {fact.id for fact in load_facts() if asked & set(split_general(fact).train)}
+    assert named == set(made["replayed_facts"]) and 0 < len(named) <= made["replay"]
 
 
 def test_programs_are_replayed_in_every_trained_wording(run, tmp_path):

@@ -6,7 +6,8 @@ import pytest
 
 import prepare_replay_data as command
 import prepare_solverx_sft_data as sft
-from lab.general import load_facts, split_general
+from lab.dialogues import replayed_facts
+from lab.general import load_facts, load_identity, split_general
 from lab.records import read_jsonl
 
 
@@ -97,6 +98,30 @@ def test_own_questions_that_meet_a_kept_wording_are_left_out(run, model_8bit, tm
     assert code == 0, error
     assert asked(tmp_path / "out") == ["10월은 어느 계절이야?"]
     assert summary(tmp_path / "out")["left_out"]["leak"] == 1
+
+
+def test_own_questions_of_facts_that_are_never_replayed_are_left_out(run, model_8bit, tmp_path):
+    """Some of these wordings are SFT's validation, and on all of them forgetting is measured."""
+    never = [fact for fact in load_facts() if fact not in replayed_facts(load_facts())]
+    (who, *_) = load_identity()
+    theirs = [split_general(fact).train[0] for fact in never] + [who.train[0]]
+    path = tmp_path / "mine.txt"
+    path.write_text("\n".join([*theirs, "10월은 어느 계절이야?"]), encoding="utf-8")
+    flags = ("--model", model_8bit, "--prompts", path, "--output-dir", tmp_path / "out")
+    code, _, error = run(command.main, *flags)
+    assert code == 0, error
+    assert asked(tmp_path / "out") == ["10월은 어느 계절이야?"]
+    left_out = summary(tmp_path / "out")["left_out"]
+    assert left_out["leak"] + left_out["identity"] == len(theirs)
+
+
+def test_sft_takes_questions_out_of_nothing(run, model_8bit, tmp_path):
+    flags = ("--model", model_8bit, "--from-scratch", "256", "--seed", "3", "--output-dir", tmp_path / "made")
+    assert run(command.main, *flags)[0] == 0
+    file = tmp_path / "made/train.jsonl"
+    code, _, error = run(sft.main, "--output-dir", tmp_path / "sft", "--replay", "0.5", "--replay-file", file)
+    assert code == 0, error
+    assert summary(tmp_path / "sft")["replay_source"] == "self"
 
 
 def test_questions_out_of_nothing_are_the_same_for_the_same_seed(run, model_8bit, tmp_path):

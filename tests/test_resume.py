@@ -247,6 +247,31 @@ def test_a_finished_run_has_nothing_to_do_and_make_is_told_so(train, tmp_path):
     assert summary.read_bytes() == before and summary.stat().st_mtime > 1
 
 
+def test_a_finished_run_can_still_be_tested(train, world, tmp_path):
+    whole(train, "run", *SHORT)
+    shutil.copy(world / "data/valid.jsonl", world / "data/test.jsonl")
+    code, out, error = train("run", *SHORT, "--resume", "--test")
+    (world / "data/test.jsonl").unlink()
+    assert (code, "this run is finished" in out, "test loss" in out) == (0, True, True), error
+    assert (tmp_path / "run/adapters/test_summary.json").is_file()
+
+
+def test_a_finished_run_whose_adapter_went_away_is_trained_again(train, tmp_path):
+    whole(train, "run", *SHORT)
+    wanted, weights = crash_runs.digests(tmp_path / "run"), tmp_path / "run/adapters/adapters.safetensors"
+    weights.unlink()
+    code, out, error = train("run", *SHORT, "--resume")
+    assert (code, "a finished run without its adapters.safetensors; it is trained again" in out) == (0, True), (
+        error
+    )
+    assert crash_runs.digests(tmp_path / "run") == wanted
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    code, _, error = train("run", *SHORT, "--resume")
+    assert (code, "adapters.safetensors is not what the finished run wrote; --overwrite" in error) == (1, True)
+    whole(train, "run", *SHORT, "--resume", "--overwrite")
+    assert crash_runs.digests(tmp_path / "run") == wanted
+
+
 def test_old_results_stay_until_the_new_run_has_a_best_adapter(train, stopped, tmp_path):
     whole(train, "run", "--save-every", "2")
     before = {path.name: path.read_bytes() for path in (tmp_path / "run/adapters").iterdir()}
