@@ -33,8 +33,10 @@ LINE_BYTES = 1024  # a longer line to the judge is none of the harness's
 WATCH_SECONDS = 0.1
 MISSING = re.compile(r"No module named '([^']+)'")
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # a program has no threads, numpy included
+# macOS: what people keep cannot be read, but for Python's own folders there. Not yet tried on a Mac: see `seatbelt`.
 SEATBELT = (
     "(version 1)(allow default)(deny network*)(deny file-write*)(deny process-fork)(deny signal (target others))"
+    '(deny file-read-data (subpath "/Users") (subpath "/Volumes"))'
 )
 
 
@@ -193,11 +195,18 @@ def no_network():
     return tuple(command) if works else ()
 
 
+def seatbelt_rules():
+    """The rules of macOS's sandbox; of the user's folders those are readable that Python runs from."""
+    folders = {os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, CHILD.parent)}
+    readable = " ".join(f'(subpath "{folder}")' for folder in sorted(folders))
+    return f"{SEATBELT}(allow file-read-data {readable})"
+
+
 @functools.cache
 def seatbelt():
     """The command that starts a program in macOS's sandbox, where there is one that works; else ()."""
     path = shutil.which("sandbox-exec") if sys.platform == "darwin" else None
-    command = [path, "-p", SEATBELT]
+    command = [path, "-p", seatbelt_rules()]
     works = (
         path and subprocess.run([*command, sys.executable, "-I", "-c", ""], capture_output=True).returncode == 0
     )
