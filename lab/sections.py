@@ -69,7 +69,8 @@ def _training_cells(summary, points):
     why = {"patience": "no better for long enough", "forgetting": "forgot too much"}.get(summary.get("stopped_by"))
     ended = f"early: {why}" if why else "early" if summary.get("stopped_early") else "as planned"
     limit = pictures.guard_limit(summary, points)
-    schedule = (flags.get("lr_schedule") or {}).get("name", "")
+    given = flags.get("lr_schedule") or ""
+    schedule = given if isinstance(given, str) else given["name"]
     rate = f"{flags['learning_rate']:g}" if flags.get("learning_rate") is not None else "-"
     return [
         *(str(summary.get("iterations", "-")), ended, str(summary.get("best_iteration", "-"))),

@@ -53,7 +53,7 @@ class Pair(Loose):
 
 
 class Schedule(Loose):
-    """A learning-rate schedule."""
+    """A learning-rate schedule in mlx-lm's form; --lr-schedule's own is its name alone."""
 
     name: str
 
@@ -67,7 +67,7 @@ class Flags(Loose):
     batch_size: int | None = None
     max_forgetting: float | None = None
     limit: int | None = None
-    lr_schedule: Schedule | None = None
+    lr_schedule: Schedule | str | None = None
 
 
 class Summary(Loose):

@@ -134,6 +134,20 @@ def test_an_adapter_without_a_name_has_its_curve(run, bare, tmp_path):
     assert "adapters_mine: loss while training" in (bare / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("given", ["cosine", {"name": "cosine_decay", "arguments": [1e-4, 50], "warmup": 5}])
+def test_a_schedule_by_name_or_in_full_stands_beside_the_rate(run, bare, tmp_path, given):
+    made_runs.curve(tmp_path / "adapters_mine")
+    path = tmp_path / "adapters_mine/summary.json"
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    made_runs.write(path, summary | {"flags": summary["flags"] | {"lr_schedule": given}})
+    content = made_runs.report()
+    content["flags"]["adapter_path"] = ["base", str(tmp_path / "adapters_mine")]
+    made_runs.write(bare / "report.json", content)
+    code, _, error = run(render_report.main, "--run", bare)
+    assert code == 0, error
+    assert "0.0001 cosine" in (bare / "report.md").read_text(encoding="utf-8").replace("\\", "")
+
+
 def test_points_stand_from_few_to_many_general_rows(run, bare):
     """compare_replay.py begins with the default's point."""
     content = made_runs.forgetting()
