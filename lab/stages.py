@@ -70,11 +70,10 @@ def add_probe_flags(parser, show=None):
 
 
 def count(text):
-    """A flag's whole number of at least 1. Raises ValueError."""
-    number = int(text)
-    if number < 1:
-        raise ValueError(f"{text} is below 1")
-    return number
+    """A flag's whole number of at least 1. Raises ArgumentTypeError."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
 
 
 def stages_of(args):
