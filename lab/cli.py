@@ -127,7 +127,15 @@ def read_json(path, remedy):
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise LabError(f"{path}:{getattr(error, 'lineno', 1)}: not valid JSON ({error}); {remedy}") from error
+        line = getattr(error, "lineno", 1)
+        raise LabError(f"{path}:{line}: not valid JSON ({error}); {afresh(remedy)}") from error
+    except RecursionError as error:
+        raise LabError(f"{path}: brackets within brackets without end; {afresh(remedy)}") from error
+
+
+def afresh(remedy):
+    """`remedy` of a missing file, for one that is there and malformed: make takes what is there as done."""
+    return f"remove it, then {remedy}" if remedy.startswith("`make ") else remedy
 
 
 def versions():
