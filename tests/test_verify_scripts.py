@@ -217,6 +217,13 @@ def test_questions_of_ones_own_are_answered(run, model_8bit, tmp_path):
     assert len(json.loads(output.read_text(encoding="utf-8"))["answers"]["base"]) == 2
 
 
+def test_the_embedded_model_can_answer_what_it_is_asked_first(run, model_8bit):
+    code, out, error = run(test_quantized_inference.main, "--model", model_8bit)
+    assert code == 0, error
+    for right in ("안녕하세요. -> 안녕하세요", "파리", "산란", "Hello, World!"):
+        assert right in out
+
+
 def test_inference_tells_device_time_memory_and_speed(run, model_8bit, adapter, tmp_path):
     output = tmp_path / "s.json"
     flags = (
