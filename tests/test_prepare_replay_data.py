@@ -1,6 +1,7 @@
 """prepare_replay_data.py: the base model's own answers, what is left out, and SFT data made of them."""
 
 import json
+from collections import Counter
 
 import pytest
 
@@ -74,7 +75,11 @@ def test_few_rows_stand_again_and_that_is_said(run, generated, tmp_path):
     code, out, _ = run(
         sft.main, "--output-dir", tmp_path, "--replay", "0.3", "--replay-file", generated / "train.jsonl"
     )
-    assert code == 0 and "some stand there again" in out
+    found = len(rows(generated / "train.jsonl"))
+    single = [row["messages"] for row in rows(tmp_path / "train.jsonl") if len(row["messages"]) == 2]
+    own = set(asked(generated))
+    times = max(Counter(turns[0]["content"] for turns in single if turns[0]["content"] in own).values())
+    assert code == 0 and f"there are {found}: some stand there again, up to {times} times" in out
     assert summary(tmp_path)["replay"] / summary(tmp_path)["train"] == pytest.approx(0.3, abs=0.002)
 
 
