@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from lab import stages
-from lab.cli import CheckFailed, LabError, finish, remove_summary, write_summary
+from lab.cli import CheckFailed, LabError, check_place, finish, remove_summary, write_summary
 
 
 def parse_args(argv):
@@ -164,8 +164,8 @@ def main(argv=None):
 
     for read, path in ((knowledge.load_knowledge, args.knowledge), (general.load_facts, args.general)):
         read(path)  # a fault in it is told before the answers, not after them
-    if args.output_dir.exists() and not args.output_dir.is_dir():
-        raise LabError(f"{args.output_dir}: a file; choose a folder with --output-dir")
+    check_place(args.output or args.output_dir / "summary.json")
+    check_place(args.output_dir / "train.jsonl")
     rows = None if args.from_scratch else written_rows(args)
     model, tokenizer = stages.load_model(args)
     rows = made_up(args, model, tokenizer) if rows is None else rows

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.cli import LabError, read_json, write_summary
+from lab.cli import LabError, check_place, read_json, write_summary
 from lab.hub import HCX, SMALL_HIDDEN, TINY, check_model
 from lab.progress import progress
 from lab.report import one_line, show
@@ -166,6 +166,8 @@ def run(args, metrics):
 
     stages = stages_of(args)
     check_model(args.model)
+    if args.output:
+        check_place(args.output)
     data = data_summaries(args, stages)
     lists = [set(part.pop("replayed_facts", ())) for part in data.values()]
     replayed = next(filter(None, lists), set())

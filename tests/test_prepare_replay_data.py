@@ -159,7 +159,7 @@ def test_a_file_in_the_folders_place_is_told_before_the_answers(run, model_8bit,
     place = tmp_path / "out"
     place.write_text("notes", encoding="utf-8")
     code, out, error = run(command.main, "--model", model_8bit, "--from-scratch", "2", "--output-dir", place)
-    assert code == 1 and "out: a file; choose a folder" in error and "loaded" not in out
+    assert code == 1 and "out is a file; choose another folder" in error and "loaded" not in out
 
 
 def test_nothing_fit_to_keep_is_a_failed_check(run, model_8bit, tmp_path):

@@ -91,6 +91,12 @@ def test_bad_usage_is_2(run, flags):
     assert run(verify_solverx_sft.main, *flags)[0] == 2
 
 
+def test_an_output_that_cannot_be_written_is_told_before_the_model_is_loaded(run, model_8bit, tmp_path):
+    code, out, error = run(verify_solverx_sft.main, "--model", model_8bit, "--limit", "1", "--output", tmp_path)
+    assert (code, error.count("\n")) == (1, 1) and "a folder; name a file in it" in error
+    assert "loaded" not in out
+
+
 def test_bad_knowledge_is_told_before_the_model_is_loaded(run, model_8bit, write_rows):
     path = write_rows("facts.jsonl", [{"text": "가"}, '{"text": 5}'])
     code, out, error = run(verify_cpt_completion.main, "--model", model_8bit, "--knowledge", path)
