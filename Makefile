@@ -14,6 +14,9 @@ PROFILES := $(patsubst configs/%/profile.mk,%,$(sort $(wildcard configs/*/profil
 ifeq ($(wildcard configs/$(PROFILE)/profile.mk),)
 $(error PROFILE=$(PROFILE): no such profile; there are: $(PROFILES))
 endif
+ifneq ($(words $(KNOWLEDGE)),1)
+$(error KNOWLEDGE=$(KNOWLEDGE): make takes no path with blanks, nor an empty one; copy the file to a name without)
+endif
 ifeq ($(wildcard $(KNOWLEDGE)),)
 $(error KNOWLEDGE=$(KNOWLEDGE): no such file; name a JSONL file of facts (solverx_knowledge.jsonl shows the format))
 endif

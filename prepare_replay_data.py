@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from lab import stages
-from lab.cli import CheckFailed, LabError, finish, remove_summary, write_summary
+from lab.cli import CheckFailed, LabError, check_place, finish, remove_summary, write_summary
 
 
 def parse_args(argv):
@@ -128,14 +128,12 @@ def kept_apart(args, rows, counts):
     return [row for place, row in enumerate(rows) if f"row {place}" not in leaking]
 
 
-def asked_rows(args, model, tokenizer):
-    """(what the questions are, the rows to answer)."""
-    if args.from_scratch:
-        return "made up by the model", made_up(args, model, tokenizer)
+def written_rows(args):
+    """The rows to answer whose questions stand in a file."""
     rows = own_questions(args.prompts) if args.prompts else general_questions(args.general)
     if args.limit and args.limit < len(rows):
         rows = [rows[place * len(rows) // args.limit] for place in range(args.limit)]
-    return f"of {args.prompts or args.general}", rows
+    return rows
 
 
 def fit_to_train(args, tokenizer, made, cut):
@@ -166,8 +164,12 @@ def main(argv=None):
 
     for read, path in ((knowledge.load_knowledge, args.knowledge), (general.load_facts, args.general)):
         read(path)  # a fault in it is told before the answers, not after them
+    check_place(args.output or args.output_dir / "summary.json")
+    check_place(args.output_dir / "train.jsonl")
+    rows = None if args.from_scratch else written_rows(args)
     model, tokenizer = stages.load_model(args)
-    source, rows = asked_rows(args, model, tokenizer)
+    rows = made_up(args, model, tokenizer) if rows is None else rows
+    source = "made up by the model" if args.from_scratch else f"of {args.prompts or args.general}"
     print(f"{args.from_scratch or len(rows)} questions {source}; {len(rows)} to answer", flush=True)
     kept, left_out = fit_to_train(args, tokenizer, *answered(args, model, tokenizer, rows))
     said = ", ".join(f"{reason} {count}" for reason, count in left_out.items() if count) or "none"

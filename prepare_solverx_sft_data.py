@@ -11,6 +11,7 @@ Exit codes: 0 written, 1 bad input or a leak, 2 bad usage.
 import argparse
 import random
 import sys
+from collections import Counter
 from pathlib import Path
 
 from lab.cli import LabError, finish, remove_summary, write_summary
@@ -97,7 +98,10 @@ def main(argv=None):
     items = replay_file.read(args.replay_file) if args.replay_file else dialogues.authored(replayed)
     replay = dialogues.spread_out(items, wanted, args.seed)
     if len(items) < wanted:
-        print(f"{wanted} general rows asked for, there are {len(items)}: some stand there again")
+        times = max(Counter(turn.question for turn in replay).values(), default=0)
+        print(
+            f"{wanted} general rows asked for, there are {len(items)}: some stand there again, up to {times} times"
+        )
     general_valid = dialogues.general_validation(world, replayed) if args.replay else []
     parts = {"valid": company["valid"] + general_valid, "probes": company["probe"] + identity["probe"]}
     dialogues.refuse_contradictions(domain + replay + parts["valid"])

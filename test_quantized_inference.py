@@ -1,6 +1,6 @@
 """Does the 8-bit model load and speak? Prints the device, load time, memory, answers and speed:
 
-  python test_quantized_inference.py --prompt "대한민국의 수도는 어디인가요?" --prompt "안녕?"
+  python test_quantized_inference.py --prompt "프랑스의 수도는 어디인가요?" --prompt "안녕?"
 
 Exit codes: 0 it answers, 1 bad input, 2 bad usage, 3 every answer is empty.
 """
@@ -14,8 +14,8 @@ from lab.cli import CheckFailed, finish, read_json, write_summary
 from lab.hub import check_model
 from lab.report import one_line
 
-PROMPTS = (
-    *("안녕하세요.", "대한민국의 수도는 어디인가요?", "하늘은 왜 파란가요?"),
+PROMPTS = (  # what the embedded model knows, too
+    *("안녕하세요.", "프랑스의 수도는 어디인가요?", "하늘은 왜 파란가요?"),
     "Python으로 Hello World 코드를 써 줘.",
 )
 GIGABYTE = 1e9

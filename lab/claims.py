@@ -162,7 +162,7 @@ def _figure(condition, evidence):
             "make": make,
         }
     verdict, text = _weigh(condition, found)
-    if verdict and (why := found.why_not(condition.metric)):
+    if why := found.why_not(condition.metric):
         return {"text": f"{text}; {why}", "verdict": NOT_MEASURED, "make": make}
     return {"text": text, "verdict": verdict or NOT_MEASURED, "make": None if verdict else make}
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 DONE, USER_ERROR, CHECK_FAILED, DIVERGED, STOPPED = 0, 1, 3, 4, 75
@@ -98,10 +99,23 @@ def write_atomically(path, data):
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise LabError(
             f"{path}: cannot write ({error.strerror}); free the disk or choose another folder"
         ) from error
+
+
+def check_place(path):
+    """Raise LabError where no file can be written at `path`: told before the work whose result it is to hold."""
+    path = Path(path)
+    if path.is_dir():
+        raise LabError(f"{path}: a folder; name a file in it")
+    there = next(place for place in path.absolute().parents if place.exists())
+    if not there.is_dir():
+        raise LabError(f"{path}: cannot be written, {there} is a file; choose another folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise LabError(f"{path}: cannot be written, you have no right to write in {there}; choose another folder")
 
 
 def remove_summary(folder):
@@ -127,7 +141,15 @@ def read_json(path, remedy):
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise LabError(f"{path}:{getattr(error, 'lineno', 1)}: not valid JSON ({error}); {remedy}") from error
+        line = getattr(error, "lineno", 1)
+        raise LabError(f"{path}:{line}: not valid JSON ({error}); {afresh(remedy)}") from error
+    except RecursionError as error:
+        raise LabError(f"{path}: brackets within brackets without end; {afresh(remedy)}") from error
+
+
+def afresh(remedy):
+    """`remedy` of a missing file, for one that is there and malformed: make takes what is there as done."""
+    return f"remove it, then {remedy}" if remedy.startswith("`make ") else remedy
 
 
 def versions():

@@ -7,7 +7,7 @@ and the company's sentences count as company rows.
 
 from pathlib import Path
 
-from lab.cli import LabError, read_json, sha256
+from lab.cli import LabError, afresh, read_json, sha256
 from lab.report import FEWER_IS_BETTER, METRICS, cell
 from lab.stats import paired
 
@@ -28,7 +28,10 @@ def point(name, adapter, metrics):
     if not file.is_file() or sha256(file) != trained.get("inputs", {}).get(str(file)):
         raise LabError(f"{file}: not the rows that {adapter} was trained on; train it again, or make them again")
     if not all(isinstance(made.get(key), int) for key in ("train", "replay")) or made["train"] < 1:
-        raise LabError(f"{data}/summary.json: no counts of rows; make it again with prepare_solverx_sft_data.py")
+        raise LabError(
+            f"{data}/summary.json: no counts of general rows, so {adapter} is no point; name adapters that were trained on data "
+            "of prepare_solverx_sft_data.py"
+        )
     general, rows = made["replay"], made["train"]
     return {
         "name": name,
@@ -135,5 +138,5 @@ def read(path):
     """The report of a file. Raises LabError where it is none."""
     report = read_json(path, REMEDY)
     if not isinstance(report, dict) or not {"points", "base", "verdict", "default"} <= report.keys():
-        raise LabError(f"{path}: not a report of the forgetting experiment; {REMEDY}")
+        raise LabError(f"{path}: not a report of the forgetting experiment; {afresh(REMEDY)}")
     return report

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lab import kmmlu, stages
-from lab.cli import LabError, hashes, sha256, versions, write_summary
+from lab.cli import LabError, check_place, hashes, sha256, versions, write_summary
 from lab.hub import HCX, TINY, check_model
 
 
@@ -51,6 +51,8 @@ def evaluate(args):
     """
     found, (subset, files, subjects) = stages.stages_of(args), read(args)
     check_model(args.model)
+    if args.output:
+        check_place(args.output)
     settings = {stage.name: settings_of(args, subset, files, stage) for stage in found}
     from lab import kmmlu_ask, kmmlu_report
     from lab.kmmlu_run import Items

@@ -73,6 +73,8 @@ def choose(names, own=()):
         if len(words) > 1:
             raise LabError(f"--subset {HAERAE_SUBSET}: another benchmark, with five options; ask it alone")
         return Subset(HAERAE, (HAERAE_FILE,))
+    if not words:
+        raise LabError(f"--subset: no subject named; {_offer((), subjects, groups)}")
     found = []
     for word in words:
         found += _named(word, subjects, groups)
@@ -142,6 +144,10 @@ def in_folder(folder, subset, splits):
                 missing.append(name)
             else:
                 paths[subject, split] = path
+    if missing and all(name.endswith("-dev.csv") for name in missing):
+        raise LabError(
+            f"{folder}: no data/{missing[0]}, from which --shots takes its examples; add it, or ask with --shots 0"
+        )
     if missing:
         more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
         there = sorted({path.stem.rpartition("-")[0] for path in present.values()} - {""})

@@ -3,7 +3,7 @@
 from pydantic import ValidationError
 
 from lab import shapes
-from lab.cli import LabError, read_json
+from lab.cli import LabError, afresh, read_json
 from lab.records import read_jsonl
 from lab.report import read_report
 
@@ -68,8 +68,8 @@ def unlike(inputs, report):
 
 
 def _read_report(path, remedy):
-    return checked(path, read_report(path, remedy), shapes.Report, remedy)
+    return checked(path, read_report(path, remedy), shapes.Report, afresh(remedy))
 
 
 def _read(path, model, remedy):
-    return checked(path, read_json(path, remedy), model, remedy)
+    return checked(path, read_json(path, remedy), model, afresh(remedy))

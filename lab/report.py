@@ -9,7 +9,7 @@ import sys
 import unicodedata
 
 from lab import differences
-from lab.cli import LabError, read_json
+from lab.cli import LabError, afresh, read_json
 
 METRICS = {  # metric: what it counts, in the order of the table
     "identity": "says it is HyperCLOVA X by NAVER",
@@ -30,6 +30,7 @@ ANSWER_CELLS = 100  # cells of an answer shown; a Hangul syllable takes two
 def read_report(path, remedy=REMEDY):
     """The report in a JSON file. Raises LabError, naming file, metric and `remedy`, when it is missing or malformed."""
     report = read_json(path, remedy)
+    remedy = afresh(remedy)
     stages = report.get("stages") if isinstance(report, dict) else None
     if not isinstance(stages, dict) or not stages:
         raise LabError(f"{path}: holds no stages, so it is no report; {remedy}")

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.cli import LabError, read_json, write_summary
+from lab.cli import LabError, check_place, read_json, write_summary
 from lab.hub import HCX, SMALL_HIDDEN, TINY, check_model
 from lab.progress import progress
 from lab.report import one_line, show
@@ -70,11 +70,10 @@ def add_probe_flags(parser, show=None):
 
 
 def count(text):
-    """A flag's whole number of at least 1. Raises ValueError."""
-    number = int(text)
-    if number < 1:
-        raise ValueError(f"{text} is below 1")
-    return number
+    """A flag's whole number of at least 1. Raises ArgumentTypeError."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
 
 
 def stages_of(args):
@@ -167,6 +166,8 @@ def run(args, metrics):
 
     stages = stages_of(args)
     check_model(args.model)
+    if args.output:
+        check_place(args.output)
     data = data_summaries(args, stages)
     lists = [set(part.pop("replayed_facts", ())) for part in data.values()]
     replayed = next(filter(None, lists), set())

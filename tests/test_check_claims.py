@@ -137,6 +137,12 @@ def test_what_is_not_kmmlu_decides_no_claim_on_kmmlu(run, made, change):
     assert {verdicts(made)[name] for name in ("kmmlu-cpt", "kmmlu-sft", "kmmlu-law")} == {"not measured"}
 
 
+def test_a_sample_says_so_of_a_subject_that_it_lacks_too(run, made):
+    made_runs.write(made / "kmmlu.json", made_runs.kmmlu(subjects={"Sample-Words": "Other"}, sample=True))
+    _, out, _ = run(check_claims.main, "--run", made)
+    assert "base subjects/Law was not measured; only a sample made by the lab, not KMMLU; KMMLU_DATA=" in out
+
+
 def test_some_subjects_decide_on_themselves_and_not_on_kmmlu(run, made):
     made_runs.write(made / "kmmlu.json", made_runs.kmmlu())
     _, out, _ = run(check_claims.main, "--run", made)
@@ -246,13 +252,15 @@ def test_a_condition_that_cannot_be_judged_names_its_claim(judge, condition, mes
     assert "claims.yaml: claim one: holds_if 2: " in error and message in error
 
 
+@pytest.mark.parametrize("text", ['{"stages": 3}', '{"stages"', "[" * 100000])
 @pytest.mark.parametrize("name", ["report", "no_replay", "forgetting", "kmmlu"])
-def test_a_malformed_part_is_one_line_with_the_file(run, made, name):
-    (made / f"{name}.json").write_text('{"stages": 3}', encoding="utf-8")
+def test_a_malformed_part_is_one_line_with_the_file(run, made, name, text):
+    (made / f"{name}.json").write_text(text, encoding="utf-8")
     code, out, error = run(check_claims.main, "--run", made)
     assert (code, out, error.count("\n")) == (1, "", 1)
     assert f"{name}.json" in error
-    assert f"`make {'verify' if name == 'report' else name.replace('_', '-')}` writes it" in error
+    target = "verify" if name == "report" else name.replace("_", "-")
+    assert f"remove it, then `make {target}` writes it" in error
 
 
 def test_a_folder_without_a_report(run, tmp_path):

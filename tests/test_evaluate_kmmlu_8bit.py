@@ -139,6 +139,7 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes(model_8bit, sample, ad
         (["--subset", "sample geography", "sample-scienc"], "did you mean Sample-Science"),
         (["--adapter-path", "nowhere"], "nowhere: no adapter here"),
         (["--revision", "main"], "is a folder, which has none"),
+        (["--output", "README.md/kmmlu.json"], "README.md is a file; choose another folder"),
         (["--subset", "haerae-general-knowledge"], "no data/general_knowledge-test.csv"),
     ],
 )

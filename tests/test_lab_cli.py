@@ -1,10 +1,12 @@
-"""How a command ends when what reads its output goes away."""
+"""How a command ends when what reads its output goes away, or where it cannot write."""
 
 import os
 import subprocess
 import sys
 
 import pytest
+
+from lab.cli import LabError, check_place, write_atomically
 
 LONG = "for number in range(100000): print(number, flush=True)"
 SHORT = "print('a few words')"
@@ -21,3 +23,20 @@ def test_a_closed_pipe_is_not_done(body):
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_file_where_a_folder_should_be_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("notes", encoding="utf-8")
+    with pytest.raises(LabError, match="page.html: cannot write"):
+        write_atomically(tmp_path / "file/page.html", "text")
+
+
+def test_a_place_is_checked_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("notes", encoding="utf-8")
+    check_place(tmp_path / "new/folders/report.json")
+    check_place(tmp_path / "file")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(LabError, match="file is a file; choose another folder"):
+        check_place(tmp_path / "file/report.json")
+    with pytest.raises(LabError, match="a folder; name a file in it"):
+        check_place(tmp_path)

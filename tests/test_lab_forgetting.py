@@ -142,12 +142,14 @@ def test_points_of_the_same_rows_are_told():
 
 
 def test_data_without_counts_is_one_line(adapter):
-    with pytest.raises(LabError, match="data/summary.json: no counts of rows; make it again"):
+    with pytest.raises(LabError, match="data/summary.json: no counts of general rows, so .* is no point; name"):
         forgetting.point("x", adapter({"rows": 3}), {})
 
 
 def test_what_is_no_report_is_one_line(tmp_path):
     path = tmp_path / "forgetting.json"
     path.write_text("[]", encoding="utf-8")
-    with pytest.raises(LabError, match="not a report of the forgetting experiment"):
+    with pytest.raises(
+        LabError, match="not a report of the forgetting experiment; remove it, then `make forgetting`"
+    ):
         forgetting.read(path)

@@ -79,6 +79,8 @@ def test_a_group_of_which_only_a_part_is_asked_has_no_score(names, groups):
         ("Lawe", "did you mean Law"),
         ("Criminal", "did you mean Criminal-Law"),
         ("qqqq", "there are: all, STEM, HUMSS"),
+        ("", "--subset: no subject named; there are: all, STEM, HUMSS"),
+        (" , ", "no subject named"),
         ("General-Knowledge", "five options (chance 20 %): --subset haerae-general-knowledge"),
     ],
 )
@@ -176,7 +178,7 @@ def test_a_missing_subject_is_named_with_what_there_is(table, tmp_path):
     subset = kmmlu_data.choose(["law", "math"])
     with pytest.raises(LabError, match=r"no data/math-test.csv; it holds Law; name others with --subset"):
         kmmlu_data.in_folder(tmp_path, subset, ["test"])
-    with pytest.raises(LabError, match="no data/Law-dev.csv"):
+    with pytest.raises(LabError, match="no data/Law-dev.csv, .*--shots 0"):
         kmmlu_data.in_folder(tmp_path, kmmlu_data.choose(["law"]), ["test", "dev"])
     with pytest.raises(LabError, match="no such folder"):
         kmmlu_data.in_folder(tmp_path / "none", subset, ["test"])

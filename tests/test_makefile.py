@@ -92,7 +92,11 @@ def test_help_is_the_default_and_lists_every_target_of_the_lab(tree):
 
 @pytest.mark.parametrize(
     "setting, words",
-    [("PROFILE=big", "PROFILE=big: no such profile; there are: hcx tiny"), ("KNOWLEDGE=a/b", "a/b: no such file")],
+    [
+        ("PROFILE=big", "PROFILE=big: no such profile; there are: hcx tiny"),
+        ("KNOWLEDGE=a/b", "a/b: no such file"),
+        ("KNOWLEDGE=my facts.jsonl", "KNOWLEDGE=my facts.jsonl: make takes no path with blanks"),
+    ],
 )
 def test_a_wrong_setting_is_one_line(tree, setting, words):
     done = make(tree, "sft", setting)

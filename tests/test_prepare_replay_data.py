@@ -1,6 +1,7 @@
 """prepare_replay_data.py: the base model's own answers, what is left out, and SFT data made of them."""
 
 import json
+from collections import Counter
 
 import pytest
 
@@ -74,7 +75,11 @@ def test_few_rows_stand_again_and_that_is_said(run, generated, tmp_path):
     code, out, _ = run(
         sft.main, "--output-dir", tmp_path, "--replay", "0.3", "--replay-file", generated / "train.jsonl"
     )
-    assert code == 0 and "some stand there again" in out
+    found = len(rows(generated / "train.jsonl"))
+    single = [row["messages"] for row in rows(tmp_path / "train.jsonl") if len(row["messages"]) == 2]
+    own = set(asked(generated))
+    times = max(Counter(turns[0]["content"] for turns in single if turns[0]["content"] in own).values())
+    assert code == 0 and f"there are {found}: some stand there again, up to {times} times" in out
     assert summary(tmp_path)["replay"] / summary(tmp_path)["train"] == pytest.approx(0.3, abs=0.002)
 
 
@@ -136,6 +141,7 @@ def test_questions_out_of_nothing_are_the_same_for_the_same_seed(run, model_8bit
     ("flags", "code", "words"),
     [
         (("--prompts", "nowhere.txt"), 1, "nowhere.txt: cannot read"),
+        (("--prompts", "models"), 1, "models: cannot read"),
         (("--prompts", "README.md", "--from-scratch", "3"), 2, "give one of them"),
         (("--from-scratch", "-1"), 2, "--from-scratch is 0 or more"),
         (("--model", "models/missing"), 1, "no model here"),
@@ -143,9 +149,17 @@ def test_questions_out_of_nothing_are_the_same_for_the_same_seed(run, model_8bit
     ],
 )
 def test_wrong_input_is_one_line(run, tmp_path, flags, code, words):
-    found, _, error = run(command.main, "--output-dir", tmp_path / "out", *flags)
+    found, out, error = run(command.main, "--output-dir", tmp_path / "out", *flags)
     assert found == code and words in error
+    assert "loaded" not in out, "loading the 32B takes minutes"
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_the_folders_place_is_told_before_the_answers(run, model_8bit, tmp_path):
+    place = tmp_path / "out"
+    place.write_text("notes", encoding="utf-8")
+    code, out, error = run(command.main, "--model", model_8bit, "--from-scratch", "2", "--output-dir", place)
+    assert code == 1 and "out is a file; choose another folder" in error and "loaded" not in out
 
 
 def test_nothing_fit_to_keep_is_a_failed_check(run, model_8bit, tmp_path):

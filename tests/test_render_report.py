@@ -270,7 +270,7 @@ def curve_line(text):
         ),
         (
             broken("forgetting", lambda it: it["points"][0].pop("name") and None),
-            "points.0.name: Field required; `make for",
+            "points.0.name: Field required; remove it, then `make for",
         ),
         (
             broken("forgetting", lambda it: it.update(default="replay-5")),
@@ -291,7 +291,7 @@ def curve_line(text):
         ),
         (
             broken("kmmlu", lambda it: it.update(paired={})),
-            "kmmlu.json: paired: Input should be a valid list; `make kmmlu`",
+            "kmmlu.json: paired: Input should be a valid list; remove it, then `make kmmlu`",
         ),
         (broken("kmmlu", lambda it: it.update(human=True)), "kmmlu.json: human: Input should be a valid number"),
         (

@@ -91,6 +91,12 @@ def test_bad_usage_is_2(run, flags):
     assert run(verify_solverx_sft.main, *flags)[0] == 2
 
 
+def test_an_output_that_cannot_be_written_is_told_before_the_model_is_loaded(run, model_8bit, tmp_path):
+    code, out, error = run(verify_solverx_sft.main, "--model", model_8bit, "--limit", "1", "--output", tmp_path)
+    assert (code, error.count("\n")) == (1, 1) and "a folder; name a file in it" in error
+    assert "loaded" not in out
+
+
 def test_bad_knowledge_is_told_before_the_model_is_loaded(run, model_8bit, write_rows):
     path = write_rows("facts.jsonl", [{"text": "가"}, '{"text": 5}'])
     code, out, error = run(verify_cpt_completion.main, "--model", model_8bit, "--knowledge", path)
@@ -215,6 +221,13 @@ def test_questions_of_ones_own_are_answered(run, model_8bit, tmp_path):
     assert code == 0, error
     assert "base: 너는 누구니?\n  " in out
     assert len(json.loads(output.read_text(encoding="utf-8"))["answers"]["base"]) == 2
+
+
+def test_the_embedded_model_can_answer_what_it_is_asked_first(run, model_8bit):
+    code, out, error = run(test_quantized_inference.main, "--model", model_8bit)
+    assert code == 0, error
+    for right in ("안녕하세요. -> 안녕하세요", "파리", "산란", "Hello, World!"):
+        assert right in out
 
 
 def test_inference_tells_device_time_memory_and_speed(run, model_8bit, adapter, tmp_path):
