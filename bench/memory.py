@@ -55,7 +55,7 @@ def measure(model_path, given, tokens, share):
     from lab.chat import Sequence
     from lab.device import mx
     from lab.settings import resolve
-    from lab.tuning import prepare
+    from lab.tuning import checkpointed, prepare
 
     settings, inherited = resolve({"model": str(model_path), "data": "-", **given})
     draw = np.random.default_rng(0)
@@ -72,12 +72,13 @@ def measure(model_path, given, tokens, share):
     schedule = Schedule(sequences, settings.batch_size, 0)
     updates = training.Updates(model, training.make_optimizer(settings), schedule, settings)
     best = []
-    for update in range(UPDATES):
-        updates(update)
-        best = [
-            mx.array(value) for _, value in tree_flatten(model.trainable_parameters())
-        ]  # as the recorder keeps it
-        mx.eval(best)
+    with checkpointed(model.layers[0], settings):
+        for update in range(UPDATES):
+            updates(update)
+            best = [
+                mx.array(value) for _, value in tree_flatten(model.trainable_parameters())
+            ]  # as the recorder keeps it
+            mx.eval(best)
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     resident *= 1 if sys.platform == "darwin" else 1024  # kilobytes on Linux
     words = {"words": need.words(), "process": memory.PROCESS, "loading": loaded}

@@ -34,7 +34,7 @@ KEPT, KEPT_DORA, KEPT_CHECKPOINTED, AGAIN, SCORES, LOGITS = 2.5, 1.1, 2, 16, 2, 
 CPU_STEP = {
     "lora": 1.32,
     "dora": 1.1,
-    "checkpointed": 1.12,
+    "checkpointed": 1.18,
 }  # lab.cpu_llama keeps more for the backward pass, also below the first trained layer
 MOMENTS = {"adam": 2, "adamw": 2, "adafactor": 1, "muon": 1, "sgd": 1}  # copies of the trained part
 PROCESS = 0.15 * GB  # Python and its libraries
