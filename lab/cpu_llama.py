@@ -31,15 +31,16 @@ def hidden(model, inputs, caches=None):
     """
     state = model.model.embed_tokens(inputs.reshape(-1))
     for layer, cache in zip(model.layers, caches or [None] * len(model.layers), strict=True):
-        state = state + _attention(layer.self_attn, layer.input_layernorm(state), inputs.shape, cache)
+        state = state + attend(layer.self_attn, layer.input_layernorm(state), inputs.shape, cache)
         state = state + _mlp(layer.mlp, layer.post_attention_layernorm(state))
     return model.model.norm(state)
 
 
-def _attention(part, inputs, shape, cache=None):
+def attend(part, inputs, shape, cache=None, cap=None):
+    """What an attention module `part` of llama, or of Gemma-2 with its `cap`, gives for inputs (N, H) of shape (B, T)."""
     batch, tokens = shape
     heads, groups = part.n_heads, part.n_kv_heads
-    projected = _project(inputs, part.q_proj, part.k_proj, part.v_proj)
+    projected = project(inputs, part.q_proj, part.k_proj, part.v_proj)
     queries, keys, values = (
         array.reshape(batch, tokens, number, part.head_dim).transpose(0, 2, 1, 3)
         for array, number in zip(projected, (heads, groups, groups), strict=True)
@@ -50,18 +51,18 @@ def _attention(part, inputs, shape, cache=None):
     if cache:
         cache.fresh = keys, values
     if offset:
-        outputs = attention_after(queries, keys, values, part.scale, (cache.keys, cache.values))
+        outputs = attention_after(queries, keys, values, part.scale, (cache.keys, cache.values), cap)
     else:
-        outputs = attention(queries, keys, values, part.scale)
+        outputs = attention(queries, keys, values, part.scale, cap)
     outputs = outputs.reshape(batch, heads, tokens, part.head_dim).transpose(0, 2, 1, 3)
-    return _project(outputs.reshape(batch * tokens, -1), part.o_proj)[0]
+    return project(outputs.reshape(batch * tokens, -1), part.o_proj)[0]
 
 
 def _mlp(part, inputs):
-    return _project(swiglu(*_project(inputs, part.gate_proj, part.up_proj)), part.down_proj)[0]
+    return project(swiglu(*project(inputs, part.gate_proj, part.up_proj)), part.down_proj)[0]
 
 
-def _project(inputs, *modules):
+def project(inputs, *modules):
     """The outputs of `modules` for the same inputs (N, I)."""
     if not all(_is_plain_lora(module) for module in modules) or len({module.scale for module in modules}) > 1:
         return [module(inputs) for module in modules]

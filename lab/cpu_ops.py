@@ -1,4 +1,4 @@
-"""What a llama's training step spends its time on when MLX computes on the CPU, in fewer and cheaper passes over memory.
+"""What a training step of llama or Gemma-2 spends its time on when MLX computes on the CPU, in fewer and cheaper passes over memory.
 
 MLX 0.32's `exp` on x86 costs 12 ns an element (each fused multiply-add is a call into libm), a product or a sum 0.2 ns,
 so softmax, SiLU and cross-entropy took more time than their matrix products. Here: powers of two from products and
@@ -27,6 +27,10 @@ POWER_OF_2 = (
 ROUNDER = 1.5 * 2**23  # added to a float32, it leaves the nearest whole number in the last bits
 ZERO_BELOW = -127.0  # 2**x is 0 there, as nearly as float32 can say
 HIDDEN = -1e9  # added to a score that must not count
+GELU_CUBE = (
+    0.044715  # Source: Hendrycks and Gimpel, arXiv 1606.08415: x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2
+)
+GELU_BITS = 2 * math.sqrt(2 / math.pi) * LOG2_E
 QUERIES = 96  # of a block: enough for efficient products, few enough to leave out most of what the mask hides
 
 
@@ -60,6 +64,46 @@ def _swiglu_gradient(inputs, cotangents, outputs):
     return cotangent * up * (sigmoid + silu * (1 - sigmoid)), cotangent * silu
 
 
+def tanh(doubled_bits):
+    """tanh(x) of `doubled_bits`, which is x times 2 log2(e): within 4e-7 of the truth."""
+    return 1 - 2 / (1 + power_of_2(mx.minimum(doubled_bits, 126.0)))
+
+
+def geglu(gate, up):
+    """gelu(gate) * up, the gelu approximated by tanh, as in Gemma-2."""
+    return _geglu(gate, up)[0]
+
+
+@mx.custom_function
+def _geglu(gate, up):
+    # (1 + tanh(x)) / 2 is the logistic function of 2 x
+    sigmoid = 1 / (1 + power_of_2(mx.minimum((gate + GELU_CUBE * gate * gate * gate) * -GELU_BITS, 126.0)))
+    return gate * sigmoid * up, sigmoid
+
+
+@_geglu.vjp
+def _geglu_gradient(inputs, cotangents, outputs):
+    (gate, up), (cotangent, _), (_, sigmoid) = inputs, cotangents, outputs
+    steepness = (GELU_BITS / LOG2_E) * (1 + 3 * GELU_CUBE * gate * gate)
+    slope = sigmoid + gate * sigmoid * (1 - sigmoid) * steepness
+    return cotangent * up * slope, cotangent * gate * sigmoid
+
+
+def softcap(logits, cap):
+    """cap tanh(logits / cap), Gemma-2's bound on its logits."""
+
+    @mx.custom_function
+    def capped(logits):
+        share = tanh(logits * (2 * LOG2_E / cap))
+        return share * cap, share
+
+    @capped.vjp
+    def gradient(inputs, cotangents, outputs):
+        return cotangents[0] * (1 - outputs[1] * outputs[1])
+
+    return capped(logits)[0]
+
+
 def cross_entropy(logits, targets):
     """-log p(target) in nats, (N,), of logits (N, V) float32 and targets (N,)."""
     return _cross_entropy(logits, targets)[0]
@@ -82,32 +126,42 @@ def _cross_entropy_gradient(inputs, cotangents, outputs):
     return gradient.at[mx.arange(len(targets)), targets].add(-cotangent), mx.zeros_like(targets)
 
 
-def attention(queries, keys, values, scale):
+def attention(queries, keys, values, scale, cap=None):
     """softmax(queries keys^T scale) values under a causal mask: queries (B, K, R, T, D), keys and values (B, K, T, D).
 
-    The softmax's division comes after the product with the values, whose added column of ones gives the divisor.
+    With `cap` each score s becomes cap tanh(s / cap) before the softmax, whose division comes after the product with the
+    values: their added column of ones gives the divisor.
     """
     tokens, blocks = queries.shape[3], spans(queries.shape[3], queries.shape[2])
 
     @mx.custom_function
     def attend(queries, keys, values):
-        scaled, widened = queries * (scale * LOG2_E), _with_ones(values)
-        sums, powers = zip(*(span.forward(scaled, keys, widened) for span in blocks), strict=True)
+        scaled, widened = queries * _to_bits(scale, cap), _with_ones(values)
+        sums, kept = zip(*(span.forward(scaled, keys, widened, cap) for span in blocks), strict=True)
         sums = mx.concatenate(sums, axis=3)
         divisors = sums[..., -1:]
-        return sums[..., :-1] / divisors, divisors, *powers
+        return sums[..., :-1] / divisors, divisors, *(array for each in kept for array in each)
 
     @attend.vjp
     def gradient(inputs, cotangents, results):
-        (queries, keys, values), (outputs, divisors, *powers) = inputs, results
+        (queries, keys, values), (outputs, divisors, *kept) = inputs, results
+        number = len(kept) // len(blocks)
         given = cotangents[0] / divisors
         given = mx.concatenate([given, -(given * outputs).sum(axis=-1, keepdims=True)], axis=-1)
         arrays = queries * scale, keys * scale, _with_ones(values), given
-        parts = [span.backward(*arrays, own) for span, own in zip(blocks, powers, strict=True)]
+        parts = [
+            span.backward(*arrays, *kept[number * place : number * (place + 1)])
+            for place, span in enumerate(blocks)
+        ]
         by_query, by_key, by_value = zip(*parts, strict=True)
         return mx.concatenate(by_query, axis=3), _summed(by_key, tokens), _summed(by_value, tokens)
 
     return attend(queries, keys, values)[0]
+
+
+def _to_bits(scale, cap):
+    """What queries are multiplied by, so that their products with keys are scores in bits, or what `tanh` takes."""
+    return scale * LOG2_E if cap is None else scale * 2 * LOG2_E / cap
 
 
 def spans(tokens, repeats):
@@ -117,17 +171,19 @@ def spans(tokens, repeats):
     return [Span(first, last, repeats) for first, last in zip(edges, edges[1:], strict=False)]
 
 
-def attention_after(queries, keys, values, scale, before):
+def attention_after(queries, keys, values, scale, before, cap=None):
     """`attention` of tokens that follow a beginning, the same for all rows; no gradients.
 
     `before` are the beginning's keys and values, each (1, K, P, D): the batch is folded into the rows of one product.
     """
     batch, groups, repeats, tokens, size = queries.shape
-    scaled = (queries * (scale * LOG2_E)).reshape(batch, groups, repeats * tokens, size)
-    mask = mx.arange(tokens)[:, None] >= mx.arange(tokens)
-    own = scaled @ keys.swapaxes(-1, -2) + mx.tile(mx.where(mask, 0.0, HIDDEN), (repeats, 1))
+    scaled = (queries * _to_bits(scale, cap)).reshape(batch, groups, repeats * tokens, size)
     old_keys, old_values = before
-    old = _folded(scaled) @ old_keys.swapaxes(-1, -2)
+    own, old = scaled @ keys.swapaxes(-1, -2), _folded(scaled) @ old_keys.swapaxes(-1, -2)
+    if cap is not None:
+        own, old = (tanh(scores) * (cap * LOG2_E) for scores in (own, old))
+    mask = mx.arange(tokens)[:, None] >= mx.arange(tokens)
+    own = own + mx.tile(mx.where(mask, 0.0, HIDDEN), (repeats, 1))
     largest = mx.maximum(own.max(axis=-1, keepdims=True), _unfolded(old.max(axis=-1, keepdims=True), batch))
     sums = power_of_2(own - largest) @ _with_ones(values)
     sums = sums + _unfolded(power_of_2(old - _folded(largest)) @ _with_ones(old_values), batch)
@@ -170,21 +226,28 @@ class Span:
     def unrows(self, array):
         return array.reshape(*array.shape[:2], self.repeats, self.last - self.first, -1)
 
-    def forward(self, scaled, keys, widened):
-        """(values and ones, summed with the powers as weights; the powers); `scaled` are queries times scale, in bits."""
+    def forward(self, scaled, keys, widened, cap):
+        """(values and ones, summed with the powers as weights; what `backward` takes besides)."""
         mask = mx.arange(self.first, self.last)[:, None] >= mx.arange(self.last)
         mask = mx.tile(mx.where(mask, 0.0, HIDDEN), (self.repeats, 1))
-        scores = self.rows(scaled) @ keys[:, :, : self.last].swapaxes(-1, -2) + mask
+        scores, kept = self.rows(scaled) @ keys[:, :, : self.last].swapaxes(-1, -2), []
+        if cap is not None:
+            kept = [tanh(scores)]
+            scores = kept[0] * (cap * LOG2_E)
+        scores = scores + mask
         powers = power_of_2(scores - scores.max(axis=-1, keepdims=True))
-        return self.unrows(powers @ widened[:, :, : self.last]), powers
+        return self.unrows(powers @ widened[:, :, : self.last]), [powers, *kept]
 
-    def backward(self, queries, keys, widened, given, powers):
+    def backward(self, queries, keys, widened, given, powers, capped=None):
         """Cotangents of queries, keys and values; queries and keys come times scale.
 
-        `given` (B, K, R, T, D + 1) are the outputs' cotangents over the divisors, and what the divisors' own take off.
+        `given` (B, K, R, T, D + 1) are the outputs' cotangents over the divisors, and what the divisors' own take off;
+        `capped` are the tanh of capped scores.
         """
         given = self.rows(given)
         scores = powers * (given @ widened[:, :, : self.last].swapaxes(-1, -2))
+        if capped is not None:
+            scores = scores * (1 - capped * capped)
         by_query = self.unrows(scores @ keys[:, :, : self.last])
         by_key = scores.swapaxes(-1, -2) @ self.rows(queries)
         return by_query, by_key, powers.swapaxes(-1, -2) @ given[..., :-1]

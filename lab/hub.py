@@ -12,6 +12,7 @@ THINK_32B = "naver-hyperclovax/HyperCLOVAX-SEED-Think-32B"
 SOURCE_32B, SOURCE_TINY = (Path(f"models/HyperCLOVAX-SEED-Think-{size}") for size in ("32B", "Tiny"))
 HCX, TINY = (path.with_name(f"{path.name}-Text-8bit") for path in (SOURCE_32B, SOURCE_TINY))
 NEED = "66 GB to download, 35 GB more for the result, then a Mac with 48 GB of memory to run it"
+GEMMA, GEMMA_TINY = Path("models/gemma-2-9b-it"), Path("models/Gemma-2-Tiny")
 SMALL_HIDDEN = 512  # hidden size up to which a model counts as small: the embedded model's is 192
 WEIGHTS = ("all", "headers", "later")
 

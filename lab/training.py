@@ -11,9 +11,9 @@ from lab.device import computes_in_float32, mx  # isort: skip  (first: it puts t
 import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_map, tree_map_with_path
-from mlx_lm.models import glm4, llama
+from mlx_lm.models import gemma2, glm4, llama
 
-from lab import cpu_llama, cpu_ops, ranks, schedules, signals
+from lab import cpu_gemma, cpu_llama, cpu_ops, ranks, schedules, signals
 from lab.cli import Diverged, LabError
 from lab.epochs import steps_of
 from lab.joining import Joining
@@ -25,7 +25,12 @@ OPTIMIZERS = {
     "sgd": optim.SGD,
     "adafactor": optim.Adafactor,
 }
-HEAD_APART = (llama.Model, glm4.Model)  # stock models whose head is a plain product of `model.model`'s output
+HEAD_APART = (
+    gemma2.Model,
+    glm4.Model,
+    llama.Model,
+)  # stock models of which `head` can be applied where it is read
+CPU_PATHS = (cpu_gemma, cpu_llama)
 
 
 def make_optimizer(settings, slowed=lambda: 1.0):
@@ -56,14 +61,22 @@ def logits_at(model, inputs, places, cache=None):
         return logits.reshape(-1, logits.shape[-1])[places].astype(mx.float32)
     hidden = states(model, inputs, cache)
     hidden = hidden.reshape(-1, hidden.shape[-1])[places]
-    head = model.lm_head if "lm_head" in model else model.model.embed_tokens.as_linear  # glm4 is never tied
-    return head(hidden).astype(mx.float32)
+    return head(model, hidden).astype(mx.float32)
+
+
+def head(model, hidden):
+    """Logits (N, V) of a HEAD_APART model for (N, H), what its layers and last norm make."""
+    logits = model.lm_head(hidden) if "lm_head" in model else model.model.embed_tokens.as_linear(hidden)
+    cap = getattr(model, "final_logit_softcapping", None)
+    if cap is None:
+        return logits
+    return cpu_ops.softcap(logits, cap) if computes_in_float32() else mx.tanh(logits / cap) * cap
 
 
 def states(model, inputs, cache=None):
     """What the head of a HEAD_APART model is applied to, (B, T, H) or (B x T, H), for inputs (B, T)."""
-    fast = cpu_llama.knows(model)
-    return cpu_llama.hidden(model, inputs, cache) if fast else model.model(inputs, cache=cache)
+    path = next((path for path in CPU_PATHS if path.knows(model)), None)
+    return path.hidden(model, inputs, cache) if path else model.model(inputs, cache=cache)
 
 
 def summed_loss(model, inputs, places, targets, weights):

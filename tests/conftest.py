@@ -83,11 +83,11 @@ def run(capsys):
 def tokenizer_files(tmp_path_factory):
     """A folder with a tokenizer of at most 320 tokens, HyperCLOVA X's special tokens and chat template."""
     folder = tmp_path_factory.mktemp("tokenizer")
-    from lab import pretraining
+    from lab import tiny_hyperclovax
     from tests.small_checkpoints import TEXT
 
     template = ROOT / "data_general" / "chat_template.jinja"
-    tokenizer = pretraining.train_tokenizer([{"text": "안녕하세요. 서울은 대한민국의 수도이다."}], template)
+    tokenizer = tiny_hyperclovax.train_tokenizer([{"text": "안녕하세요. 서울은 대한민국의 수도이다."}], template)
     assert len(tokenizer) <= TEXT["vocab_size"]
     tokenizer.save_pretrained(str(folder))
     shutil.copyfile(template, folder / "chat_template.jinja")

@@ -18,7 +18,7 @@ from mlx.utils import tree_map
 from mlx_lm.models import llama
 
 import convert_hyperclova
-from lab import pretraining
+from lab import tiny_hyperclovax
 from lab.cli import finish
 
 torch = pytest.importorskip("torch", reason="torch is not installed (requirements-dev.txt)")
@@ -123,7 +123,7 @@ CASES = [
 def tokenizer_files(tmp_path_factory):
     """A folder with a tokenizer of at most 320 tokens."""
     folder = tmp_path_factory.mktemp("tokenizer")
-    tokenizer = pretraining.train_tokenizer([{"text": "안녕하세요. 서울은 대한민국의 수도이다."}], TEMPLATE)
+    tokenizer = tiny_hyperclovax.train_tokenizer([{"text": "안녕하세요. 서울은 대한민국의 수도이다."}], TEMPLATE)
     tokenizer.save_pretrained(str(folder))
     return folder
 
@@ -256,11 +256,11 @@ def greedy_tokens(model, prompts):
 def hub_layout(tmp_path_factory):
     """The embedded checkpoint's layout with random weights, norms away from 1."""
     folder = tmp_path_factory.mktemp("reference") / "hub"
-    tokenizer = pretraining.train_tokenizer([{"text": "서울은 대한민국의 수도이다."}], TEMPLATE)
+    tokenizer = tiny_hyperclovax.train_tokenizer([{"text": "서울은 대한민국의 수도이다."}], TEMPLATE)
     mx.random.seed(7)
-    model = llama.Model(llama.ModelArgs.from_dict({**pretraining.text_config(), "model_type": "llama"}))
+    model = llama.Model(llama.ModelArgs.from_dict({**tiny_hyperclovax.text_config(), "model_type": "llama"}))
     model.update(tree_map(lambda value: value + mx.random.normal(value.shape) * 0.05, model.parameters()))
-    pretraining.save_checkpoint(folder, model, tokenizer, TEMPLATE, seed=0)
+    tiny_hyperclovax.save_checkpoint(folder, model, tokenizer, TEMPLATE, seed=0)
     return folder
 
 
@@ -308,4 +308,4 @@ def test_the_layouts_differ_as_the_key_maps_say(layouts, layout, norm, projector
 
 @pytest.mark.parametrize("layout", ["hub", "loaded and saved", "transformers"])
 def test_the_embedded_checkpoint_has_the_logits_of_torch_in_every_layout(layouts, reference, tmp_path, layout):
-    compare(layout, reference[0], converted(layouts[layout], tmp_path / "out"), pretraining.VOCABULARY)
+    compare(layout, reference[0], converted(layouts[layout], tmp_path / "out"), tiny_hyperclovax.VOCABULARY)
