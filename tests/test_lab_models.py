@@ -130,8 +130,9 @@ def test_on_the_cpu_weights_are_dequantized_to_what_they_stand_for(loaded, model
     [
         ("models/missing", "`make convert` builds it"),
         ("/nowhere/at/all", "`make convert` builds it"),
-        ("an-owner/a-model", "`make convert` builds it"),
-        ("elsewhere/HyperCLOVAX-SEED-Think-32B-Text-8bit", "`make convert PROFILE=hcx` builds it"),
+        ("models/Gemma-2-Missing/Gemma-2-Tiny", "`git checkout -- models/Gemma-2-Tiny` brings it back"),
+        ("/no/gemma-2-9b-it", "`--model google/gemma-2-9b-it` downloads it"),
+        ("/elsewhere/HyperCLOVAX-SEED-Think-32B-Text-8bit", "`make convert PROFILE=hcx` builds it"),
     ],
 )
 def test_a_missing_model_is_one_line_with_the_remedy(load, path, remedy):
