@@ -23,6 +23,7 @@ def load(model_path, adapter_path=None):
         model, tokenizer, config = mlx_lm_utils.load(str(folder), lazy=computes_in_float32(), return_config=True)
     except (FileNotFoundError, ValueError, RuntimeError) as error:
         raise LabError(f"{model_path}: cannot load ({str(error).splitlines()[0]}); convert it again") from error
+    _refuse_unread_rope(model_path, model, config)
     if computes_in_float32():
         model.set_dtype(mx.float32)
         model = mlx_lm_utils.dequantize_model(model)
@@ -34,6 +35,17 @@ def load(model_path, adapter_path=None):
     if adapter_path is not None:
         adapters.apply(model, adapter_path)
     return model, tokenizer
+
+
+def _refuse_unread_rope(model_path, model, config):
+    """Raise LabError where the positions' base stands where mlx-lm's model of this kind does not look, and is another."""
+    written, read = (
+        (config.get("rope_parameters") or {}).get("rope_theta"),
+        getattr(model.args, "rope_theta", None),
+    )
+    if written is not None and read is not None and written != read:
+        what = f"rope_theta {written} stands in rope_parameters alone, and mlx-lm would take {read}"
+        raise LabError(f'{model_path}/config.json: {what}; put "rope_theta": {written} at the top level')
 
 
 def load_tokenizer(model_path):
