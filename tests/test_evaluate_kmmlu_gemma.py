@@ -45,7 +45,7 @@ def test_base_and_adapter_are_scored(run, sample, adapter, tmp_path, flags):
     code, _, error = run(command.main, "--data-dir", sample, *stages, *flags)
     assert code == 0, error
     report = json.loads(output.read_text(encoding="utf-8"))
-    assert report["sample"] and report["command"] == "evaluate_kmmlu_gemma.py"
+    assert report["sample"] and report["flags"]["model"] == str(GEMMA_TINY)
     assert list(report["stages"]) == ["base", "tuned"]
     items = {stage: output.with_name(f"kmmlu_{stage}.jsonl").read_text("utf-8") for stage in ("base", "tuned")}
     assert items["base"] != items["tuned"] and len(items["base"].splitlines()) > 8
