@@ -151,10 +151,9 @@ def write_gemma(folder):
 
     template = tiny_gemma.template_of(None)
     rows = [json.loads(line) for line in KNOWLEDGE.read_text(encoding="utf-8").splitlines()]
-    texts = [
-        {"text": row["text"]} for row in rows
-    ] * tiny_gemma.RARE  # no character is rare: which ones are left out hangs on a hash
-    tokenizer = tiny_gemma.train_tokenizer(texts, template)
+    # No character is rare, the roles' included: which of equally rare ones are left out hangs on a hash.
+    texts = [{"text": text} for text in (" ".join(tiny_gemma.ROLES), *(row["text"] for row in rows))]
+    tokenizer = tiny_gemma.train_tokenizer(texts * tiny_gemma.RARE, template)
     config = {**tiny_gemma.text_config(), "vocab_size": len(tokenizer)}
     mx.random.seed(1)
     model = gemma2.Model(gemma2.ModelArgs.from_dict(config))

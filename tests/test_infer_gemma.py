@@ -1,5 +1,6 @@
 """infer_gemma and infer_gemma_lora on real small models: one question, files, standard input, a chat on a terminal."""
 
+import codecs
 import io
 import json
 import os
@@ -307,7 +308,16 @@ class Terminal:
             start_new_session=True,
         )
         os.close(slave)
-        self.seen = ""
+        self.seen, self._decoder = "", codecs.getincrementaldecoder("utf-8")()
+
+    def read(self):
+        """What is shown now, or after a moment; characters come whole, however the terminal cuts them."""
+        if not select.select([self.master], [], [], 0.1)[0]:
+            return ""
+        try:
+            return self._decoder.decode(os.read(self.master, 1 << 16))
+        except OSError:
+            raise AssertionError("the terminal is closed") from None
 
     def until(self, *marks):
         """What is shown until the last of `marks` has come, in order."""
@@ -315,11 +325,7 @@ class Terminal:
         for mark in marks:
             while (found := shown.find(mark, place)) < 0:
                 assert time.monotonic() < end, shown
-                if select.select([self.master], [], [], 0.1)[0]:
-                    try:
-                        shown += os.read(self.master, 1 << 16).decode(errors="replace")
-                    except OSError:
-                        raise AssertionError(f"closed: {shown}") from None
+                shown += self.read()
             place = found + len(mark)
         self.seen = shown[place:]
         return shown[:place]
@@ -329,20 +335,20 @@ class Terminal:
         end = time.monotonic() + PATIENCE
         while len(self.seen) < characters:
             assert time.monotonic() < end, self.seen
-            if select.select([self.master], [], [], 0.1)[0]:
-                self.seen += os.read(self.master, 1 << 16).decode(errors="replace")
+            self.seen += self.read()
 
     def type(self, text):
         os.write(self.master, text.encode())
 
-    def left(self):
-        """The exit code, once it has left; Python may lose a Ctrl-C that comes as input() begins to wait."""
-        for _ in range(4):
-            try:
-                return self.process.wait(PATIENCE / 4)
-            except subprocess.TimeoutExpired:
-                self.type("\x03")
-        raise AssertionError("still there")
+    def press_ctrl_c(self, mark):
+        """Until `mark` is shown: Python loses a Ctrl-C that comes between its prompt and its waiting for a key."""
+        self.seen, end = "", time.monotonic() + PATIENCE
+        while mark not in self.seen:
+            assert time.monotonic() < end, self.seen
+            self.type("\x03")
+            again = time.monotonic() + 2
+            while mark not in self.seen and time.monotonic() < again:
+                self.seen += self.read()
 
     def close(self):
         if self.process.poll() is None:
@@ -366,9 +372,9 @@ def test_a_chat_on_a_terminal_streams_and_ctrl_c_stops_the_answer_not_the_progra
         assert shown.endswith("[stopped]\r\n> ") and "[cut" not in shown
         terminal.type("/undo\n")
         terminal.until("[taken back: 파리는?]", "\n> ")
-        terminal.type("\x03")
-        terminal.until("Ctrl-C again", "\n> ")
-        terminal.type("\x03")
-        assert terminal.left() == 0
+        terminal.press_ctrl_c("Ctrl-C again")
+        terminal.until("\n> ")
+        terminal.press_ctrl_c("\n")
+        assert terminal.process.wait(PATIENCE) == 0
     finally:
         terminal.close()
