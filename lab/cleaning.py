@@ -41,7 +41,9 @@ BARE = (  # attributes that stand without a value; others do not, or `a <b and c
 ).split()
 VALUE = r"""(?:"[^"]*"|'[^']*'|[^\s"'<>=`]+)"""
 ATTRIBUTES = rf"(?:\s++(?:[A-Za-z_:@][\w:.@-]*+\s*+=\s*+{VALUE}|(?:{'|'.join(BARE)})(?=[\s/>])))*+\s*+/?>"
-TAG = re.compile(rf"</?({'|'.join(sorted(BLOCK + CELL + INLINE, key=len, reverse=True))}){ATTRIBUTES}", re.IGNORECASE)
+TAG = re.compile(
+    rf"</?({'|'.join(sorted(BLOCK + CELL + INLINE, key=len, reverse=True))}){ATTRIBUTES}", re.IGNORECASE
+)
 UNSEEN = re.compile(
     rf"<!--.*?-->|<!DOCTYPE[^>]*>|<(script|style){ATTRIBUTES}.*?</\1\s*>", re.DOTALL | re.IGNORECASE
 )
@@ -63,7 +65,13 @@ def is_clean(text):
     ):
         return False
     suspect = (
-        "<" in text or "&" in text or "@" in text or "://" in text or "www." in text or "WWW." in text or "  " in text
+        "<" in text
+        or "&" in text
+        or "@" in text
+        or "://" in text
+        or "www." in text
+        or "WWW." in text
+        or "  " in text
     )
     if suspect or "\u3164" in text or "\uffa0" in text:
         return False
@@ -117,7 +125,9 @@ class Cleaner:
 
 def _around(before, after):
     """{"before", "after"}: SHOWN characters of both, from a little before where they begin to differ."""
-    same = next((i for i, (x, y) in enumerate(zip(before, after, strict=False)) if x != y), min(len(before), len(after)))
+    same = next(
+        (i for i, (x, y) in enumerate(zip(before, after, strict=False)) if x != y), min(len(before), len(after))
+    )
     start = max(0, same - SHOWN // 4)
     return {"before": before[start : start + SHOWN], "after": after[start : start + SHOWN]}
 
@@ -149,7 +159,9 @@ def _html(text, _):
 
 def _as_code(text):
     """HTML's own code elements as Markdown's."""
-    text = PRE.sub(lambda match: f"\n```\n{_plain(match[1]).strip(chr(10))}\n```\n" if match[1].strip() else "\n", text)
+    text = PRE.sub(
+        lambda match: f"\n```\n{_plain(match[1]).strip(chr(10))}\n```\n" if match[1].strip() else "\n", text
+    )
     return _outside_code(text, lambda rest: SPAN.sub(lambda match: f"`{_plain(match[1])}`", rest))
 
 

@@ -59,7 +59,9 @@ def _index(texts, answers):
         counts = np.bincount(owners, minlength=len(block)).astype(np.uint32)
         sizes.append(counts)
         maps.append(_bit_maps(owners, members, len(block)))
-        rank = rarity[members & np.uint64(COUNTED - 1)].astype(np.uint64) << np.uint64(40) | members >> np.uint64(24)
+        rank = rarity[members & np.uint64(COUNTED - 1)].astype(np.uint64) << np.uint64(40) | members >> np.uint64(
+            24
+        )
         order = np.lexsort((rank, owners))
         place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)  # in its text, rarest first
         length = counts - np.ceil(NEAR * counts - SMALLEST).astype(np.uint32) + 1
@@ -126,7 +128,9 @@ def _mixed(values):
 def _bit_maps(owners, members, number):
     maps = np.zeros((number, WORDS), np.uint64)
     bits = members % np.uint64(64 * WORDS)
-    np.bitwise_or.at(maps, (owners, (bits >> np.uint64(6)).astype(np.intp)), np.uint64(1) << (bits & np.uint64(63)))
+    np.bitwise_or.at(
+        maps, (owners, (bits >> np.uint64(6)).astype(np.intp)), np.uint64(1) << (bits & np.uint64(63))
+    )
     return maps
 
 

@@ -58,7 +58,9 @@ def general_rows(world, number, seed, file=None, asked=None):
     train = dialogues.spread_out(items, number, seed)
     if len(items) < number:
         times = max(Counter(turn.question for turn in train).values(), default=0)
-        print(f"{number} general rows asked for, there are {len(items)}: some stand there again, up to {times} times")
+        print(
+            f"{number} general rows asked for, there are {len(items)}: some stand there again, up to {times} times"
+        )
     used = set(train)
     facts = sorted({fact for fact, _, turn in items if turn in used})
     return Mixed(train, valid, facts, ("self" if file else "authored") if train else "none")

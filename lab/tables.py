@@ -12,11 +12,11 @@ from operator import itemgetter
 from pathlib import Path
 
 from lab.cli import LabError
-from lab.records import json_object
+from lab.records import json_object, nfc
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 KINDS = (*SEPARATORS, ".jsonl", ".parquet")
-KOREAN = ("cp949", "johab")  # what Korean programs write that is not UTF-8; cp949 holds EUC-KR
+ENCODINGS = {"utf-8": "UTF-8", "cp949": "CP949 (EUC-KR)"}  # what Korean programs write
 LARGEST_CELL = 1 << 20  # characters; a cell that is larger is a quote that was not closed
 PARQUET_ROWS = 4096  # read at a time
 
@@ -27,7 +27,7 @@ def read_table(path, columns, encoding="utf-8", separator=None):
     Raises LabError, naming file and line: no such file, another kind of file, not `encoding`, NUL bytes, a column that is
     not there or there twice, a row of more or fewer cells, a quote that is not closed, no rows.
     """
-    path = Path(path)
+    path, columns = Path(path), [nfc(name) for name in columns]
     kind = path.suffix.lower()
     if kind not in KINDS:
         raise LabError(f"{path}: of no known kind; a table's name ends in {', '.join(KINDS)}")
@@ -60,16 +60,16 @@ def as_text(value, where):
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _picker(path, header, columns, where):
-    """A function from a row's cells to those of `columns`. Raises LabError for names that are missing or stand twice."""
+def _places(header, columns, where):
+    """Where `columns` stand in `header`. Raises LabError for names that are missing or stand twice."""
+    header = [nfc(name) for name in header]  # macOS writes Hangul decomposed
     if twice := sorted({name for name in header if name and header.count(name) > 1}):
         raise LabError(f"{where}: column {twice[0]!r} stands there twice; rename one")
     if missing := [name for name in columns if name not in header]:
         remedy = "; give the separator with --separator" if len(header) == 1 else ""
         there = ", ".join(map(repr, header)) or "none"
         raise LabError(f"{where}: no column {', '.join(map(repr, missing))}; there are {there}{remedy}")
-    places = [header.index(name) for name in columns]
-    return itemgetter(*places) if len(places) > 1 else lambda cells: (cells[places[0]],)
+    return [header.index(name) for name in columns]
 
 
 def _separated(path, columns, encoding, separator):
@@ -82,13 +82,16 @@ def _separated(path, columns, encoding, separator):
             if header is None:
                 if cells:
                     header = [name.strip() for name in cells]
-                    pick = _picker(path, header, columns, f"{path}:{number}")
+                    places = _places(header, columns, f"{path}:{number}")
+                    pick = itemgetter(*places) if len(places) > 1 else lambda cells: (cells[places[0]],)
             elif len(cells) == len(header):
                 yield number, pick(cells)
             elif cells:
                 more = "more" if len(cells) > len(header) else "fewer"
                 remedy = "quote a cell that holds the separator" if more == "more" else "fill the row up"
-                raise LabError(f"{path}:{number}: {more} cells ({len(cells)}) than columns ({len(header)}); {remedy}")
+                raise LabError(
+                    f"{path}:{number}: {more} cells ({len(cells)}) than columns ({len(header)}); {remedy}"
+                )
             else:
                 yield number, ()
     except csv.Error as error:
@@ -140,7 +143,9 @@ def _wide_lines(path, codec):
             for number, line in enumerate(file, 1):  # noqa: B007  (the number is told below)
                 yield line
         except UnicodeError as error:  # UTF-16 without its mark is a UnicodeError alone
-            raise LabError(f"{path}:{number + 1}: not {codec.upper()} ({error}); name its right --encoding") from error
+            raise LabError(
+                f"{path}:{number + 1}: not {codec.upper()} ({error}); name its right --encoding"
+            ) from error
 
 
 def _undecodable(path, number, line, error, encoding):
@@ -148,21 +153,19 @@ def _undecodable(path, number, line, error, encoding):
     what = f"{path}:{number}: not {encoding.upper()} (byte {place} of the line is 0x{byte:02x})"
     if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return LabError(f"{what}; it looks like UTF-16: give --encoding utf-16 or save it as UTF-8")
-    for other in KOREAN:
+    for other, name in ENCODINGS.items():
         with suppress(UnicodeDecodeError):
-            if other != encoding and any("가" <= letter <= "힣" for letter in line.decode(other)):
-                names = "CP949 (EUC-KR)" if other == "cp949" else other
-                return LabError(f"{what}; it reads as {names}: give --encoding {other} or save it as UTF-8")
+            if other != _codec(encoding) and any("가" <= letter <= "힣" for letter in line.decode(other)):
+                return LabError(f"{what}; it reads as {name}: give --encoding {other} or save it as UTF-8")
     return LabError(f"{what}; save the file as UTF-8 or name its --encoding")
 
 
 def _jsonl(path, columns, encoding):
-    pick = None
     for number, line in enumerate(_lines(path, encoding), 1):
         row = json_object(path, number, line)
-        if pick is None:
-            pick = _picker(path, list(row), columns, f"{path}:{number}")
-        yield number, tuple(row.get(name) for name in columns)
+        if number == 1:
+            keys = [list(row)[place] for place in _places(list(row), columns, f"{path}:{number}")]
+        yield number, tuple(map(row.get, keys))
 
 
 def _parquet(path, columns):
@@ -175,12 +178,15 @@ def _parquet(path, columns):
     with open(path, "rb") as file:
         try:
             table = parquet.ParquetFile(file)
-            _picker(path, list(table.schema_arrow.names), columns, path)
-            for batch in table.iter_batches(PARQUET_ROWS, columns=list(columns)):
-                cells = [batch.column(batch.schema.get_field_index(name)).to_pylist() for name in columns]
+            header = table.schema_arrow.names
+            keys = [header[place] for place in _places(header, columns, path)]
+            for batch in table.iter_batches(PARQUET_ROWS, columns=list(dict.fromkeys(keys))):
+                cells = [batch.column(key).to_pylist() for key in keys]
                 for row in zip(*cells, strict=True):
                     number += 1
                     yield number, row
         except (pyarrow.ArrowException, OSError) as error:
             said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise LabError(f"{path}: not Parquet, or damaged after row {number} ({said}); make the file again") from error
+            raise LabError(
+                f"{path}: not Parquet, or damaged after row {number} ({said}); make the file again"
+            ) from error
