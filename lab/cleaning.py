@@ -7,6 +7,7 @@ changes nothing: the steps are repeated until the text stays as it is, so HTML t
 import html
 import re
 import unicodedata
+from itertools import count
 
 STEPS = {  # in the order in which they are taken
     "control": "control and zero-width characters removed",
@@ -16,6 +17,7 @@ STEPS = {  # in the order in which they are taken
     "whitespace": "white space folded",
 }
 SHOWN = 120  # characters of an example
+ROUNDS = 30  # tags within tags and entities of entities that deep are no text: their < and & go
 
 CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
 # Of the joiners only those after Hangul, ASCII or nothing: between emoji they make one picture of several.
@@ -44,11 +46,14 @@ ATTRIBUTES = rf"(?:\s++(?:[A-Za-z_:@][\w:.@-]*+\s*+=\s*+{VALUE}|(?:{'|'.join(BAR
 TAG = re.compile(
     rf"</?({'|'.join(sorted(BLOCK + CELL + INLINE, key=len, reverse=True))}){ATTRIBUTES}", re.IGNORECASE
 )
+# What stands between does not open the same again: each search ends at the next opening, however hostile the text.
 UNSEEN = re.compile(
-    rf"<!--.*?-->|<!DOCTYPE[^>]*>|<(script|style){ATTRIBUTES}.*?</\1\s*>", re.DOTALL | re.IGNORECASE
+    r"<!--(?:[^<-]++|<(?!!--)|-(?!->))*+-->|<!DOCTYPE[^<>]*+>"
+    rf"|<(script|style){ATTRIBUTES}(?:[^<]++|<(?!/?\1\b))*+</\1\s*+>",
+    re.IGNORECASE,
 )
-PRE = re.compile(rf"<pre{ATTRIBUTES}(.*?)</pre\s*>", re.DOTALL | re.IGNORECASE)
-SPAN = re.compile(rf"<code{ATTRIBUTES}([^`\n]*?\S[^`\n]*?)</code\s*>", re.IGNORECASE)
+PRE = re.compile(rf"<pre{ATTRIBUTES}((?:[^<]++|<(?!/?pre\b))*+)</pre\s*+>", re.IGNORECASE)
+SPAN = re.compile(rf"<code{ATTRIBUTES}((?:[^`\n<]++|<(?!/?code\b))*+)</code\s*+>", re.IGNORECASE)
 ENTITY = re.compile(r"&(?:amp;)*(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 # ASCII alone: a Korean particle stands right behind an address. Source: RFC 3986, appendix A, without brackets.
 ADDRESS = r"(?:(?:https?|ftp)://|(?<![A-Za-z0-9_.])(?:www|WWW)\.)[A-Za-z0-9\-._~:/?#@!$&'*+,;=%]*[A-Za-z0-9\-_~/#@$&*+=%]"
@@ -88,8 +93,10 @@ def cleaned(text, links=False):
     changed = {}
     if is_clean(text):
         return text, changed
-    while True:
+    for round_number in count(1):
         before_all = text
+        if round_number == ROUNDS:
+            text = re.sub("[<&`]", " ", text)
         for step in STEPS:
             if step == "links" and links:
                 continue
@@ -159,10 +166,17 @@ def _html(text, _):
 
 def _as_code(text):
     """HTML's own code elements as Markdown's."""
-    text = PRE.sub(
-        lambda match: f"\n```\n{_plain(match[1]).strip(chr(10))}\n```\n" if match[1].strip() else "\n", text
-    )
-    return _outside_code(text, lambda rest: SPAN.sub(lambda match: f"`{_plain(match[1])}`", rest))
+    return _outside_code(PRE.sub(_fence, text), lambda rest: SPAN.sub(_span, rest))
+
+
+def _fence(match):
+    inside = _plain(match[1]).strip("\n")
+    return f"\n```\n{inside}\n```\n" if inside.strip() else "\n"
+
+
+def _span(match):
+    inside = _plain(match[1])
+    return f"`{inside}`" if inside.strip() and not re.search("[`\n]", inside) else inside
 
 
 def _plain(text):

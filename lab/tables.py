@@ -72,6 +72,11 @@ def _places(header, columns, where):
     return [header.index(name) for name in columns]
 
 
+def _picker(places):
+    """A function from a row's cells to those at `places`, as a tuple."""
+    return itemgetter(*places) if len(places) > 1 else lambda cells: (cells[places[0]],)
+
+
 def _separated(path, columns, encoding, separator):
     csv.field_size_limit(LARGEST_CELL)
     rows = csv.reader(_lines(path, encoding), delimiter=separator, strict=True)
@@ -82,8 +87,7 @@ def _separated(path, columns, encoding, separator):
             if header is None:
                 if cells:
                     header = [name.strip() for name in cells]
-                    places = _places(header, columns, f"{path}:{number}")
-                    pick = itemgetter(*places) if len(places) > 1 else lambda cells: (cells[places[0]],)
+                    pick = _picker(_places(header, columns, f"{path}:{number}"))
             elif len(cells) == len(header):
                 yield number, pick(cells)
             elif cells:
