@@ -1,5 +1,6 @@
 """Facts -> dialogues for supervised fine-tuning: company questions, identity, several turns, general replay."""
 
+import math
 import random
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -14,7 +15,7 @@ from lab.leaks import Wording
 REPLAYED_SHARE = (
     0.75  # of the general facts; the others are never replayed, so that forgetting can be seen on them
 )
-PROGRAM_REPEATS = 2
+PROGRAM_REPEATS, PROGRAM_SHARE = 2, 1 / 3  # of programs: how often each, at most what share of the rows
 GENERAL_VALID = 40  # rows of facts that are not replayed: validation also watches what the mix does not protect
 
 
@@ -85,8 +86,11 @@ def spread_out(items, wanted, seed):
         draw.shuffle(group)
         turns = [(-1 if program else place, draw.random(), turn) for place, (program, turn) in enumerate(group)]
         order += turns + [item for item in turns if item[0] < 0] * (PROGRAM_REPEATS - 1)
-    different = [turn for _, _, turn in sorted(order, key=lambda item: item[:2])]
-    return list(islice(cycle(different), wanted))
+    order.sort(key=lambda item: item[:2])
+    programs, rest = ([turn for place, _, turn in order if (place < 0) == kind] for kind in (True, False))
+    if rest and len(programs) > wanted * PROGRAM_SHARE:  # few rows are not to be one program's wordings
+        programs = list(dict.fromkeys(programs))[: math.ceil(wanted * PROGRAM_SHARE)]
+    return list(islice(cycle(programs + rest), wanted))
 
 
 def general_validation(facts, replayed):
