@@ -8,7 +8,10 @@ from mlx_lm.models import gemma2
 
 
 class Attention(gemma2.Attention):
-    """The stock attention, whose scores are (B, K, R, T, S): a batch's mask (B, 1, T, S) lacks one dimension there."""
+    """The stock attention, whose scores are (B, K, R, T, S): a batch's mask (B, 1, T, S) lacks one dimension there.
+
+    Where B is K the stock class does not even raise: it hides from a group of heads the padding of another prompt.
+    """
 
     def __call__(self, x, mask=None, cache=None):
         if isinstance(mask, mx.array) and mask.ndim == 4 and self.repeats > 1:

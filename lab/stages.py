@@ -104,7 +104,7 @@ def _stage(item):
         raise LabError(f"--adapter-path {item}: {name!r} is to stand in names of files; name it NAME=DIR")
     for file in ADAPTER_FILES if folder else ():
         if not (folder / file).is_file():
-            makes = (f"`make {stage}` trains it" for stage in ("cpt", "sft") if stage in item.lower())
+            makes = (f"`make {stage}` trains it" for stage in ("cpt", "sft", "gemma") if stage in item.lower())
             remedy = next(makes, "train it with train_with_early_stopping.py")
             raise LabError(f"{folder}: no adapter here (no {file}); {remedy}")
     return Stage(name, folder)
