@@ -54,6 +54,16 @@ def switch_adapter(model, adapter_path):
     model.eval()
 
 
+def is_small(model):
+    """Whether `model` is so small that the CPU computes it sooner with one BLAS thread."""
+    return computes_in_float32() and model.args.hidden_size <= SMALL_HIDDEN
+
+
+def few_threads(model):
+    """A block with as many BLAS threads as answering with `model` is quickest with."""
+    return blas.threads(1) if is_small(model) else nullcontext()
+
+
 def answer(model, tokenizer, questions, max_tokens=64, batch_size=64):
     """The model's greedy chat answers: `questions` are strings or message lists; special tokens are not shown."""
     return generate(model, tokenizer, chat_prompts(tokenizer, questions), max_tokens, batch_size)
@@ -98,11 +108,11 @@ def generated(model, tokenizer, prompts, max_tokens, batch_size=64, **sampling):
     limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
     # Of one length, where they can be: what is padded away is computed all the same.
     order = sorted(range(len(prompts)), key=lambda place: (limits[place], len(prompts[place])))
-    small = computes_in_float32() and model.args.hidden_size <= SMALL_HIDDEN
+    small = is_small(model)
     # mlx_lm fills each place that falls free at once. For short answers of a small model that is many prompts read alone,
     # which takes longer than waiting for the last of a batch: 10 to 25 % of the CPU time.
     step = batch_size if small else len(order)
-    with blas.threads(1) if small else nullcontext():
+    with few_threads(model):
         said = [
             tokens
             for start in range(0, len(order), step)

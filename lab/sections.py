@@ -102,7 +102,8 @@ def _answer(said):
     if not said:
         return "-"
     text = f"{said['answer']}\n({said['detail']})" if said.get("detail") else said["answer"]
-    return Cell(text or "(nothing)", "right" if said["right"] else "wrong", prose=True)
+    mark = {True: "right", False: "wrong", None: ""}[said["right"]]
+    return Cell(text or "(nothing)", mark, prose=True)
 
 
 def data(report):

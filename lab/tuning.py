@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from lab.device import describe, mx  # isort: skip  (first: it puts the fast BLAS in front)
 from mlx_lm.tuner.trainer import grad_checkpoint
 
-from lab import adapters, followers, memory, models, ranks, recall, runs, signals, storage, training
+from lab import adapters, costs, followers, memory, models, ranks, recall, runs, signals, storage, training
 from lab.batches import Schedule, in_order
 from lab.cli import DONE, STOPPED, Diverged, LabError, hashes, sha256, write_summary
 from lab.epochs import updates_of
@@ -171,10 +171,14 @@ def fit(model, tokenizer, data, asked, schedule, beginning, found):
             training.train(updates, measure, state, recorder)
     except Diverged as error:
         raise Diverged(f"iteration {state.iteration}, {updates.circumstances()}: {error}") from None
+    seconds = time.monotonic() - started
     model.load_weights(list(recorder.best.items()), strict=False)
+    if ranks.first():
+        made = state.iteration - (beginning.snapshot.iteration if beginning.snapshot else 0)
+        costs.write_training(settings.adapter_path, model, seconds, made)
     best = next(row for row in reversed(state.curve) if row.get("best"))
     print(
-        f"{ending(state, settings)} in {(time.monotonic() - started) / 60:.1f} minutes; "
+        f"{ending(state, settings)} in {seconds / 60:.1f} minutes; "
         f"kept iteration {best['iteration']}, {figures(best)}: {settings.adapter_path}"
     )
     first = state.curve[0]
