@@ -76,6 +76,13 @@ def count(text):
     return int(text)
 
 
+def count_of_two(text):
+    """A flag's whole number of at least 2. Raises ArgumentTypeError."""
+    if count(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 2")
+    return int(text)
+
+
 def stages_of(args):
     """The stages of --adapter-path. Raises LabError for a folder without an adapter or a name given twice."""
     stages = [_stage(item) for item in args.adapter_path]
@@ -119,6 +126,11 @@ def load_model(args):
 
     Settles the token limits of `args`.
     """
+    return timed_load(args)[0]
+
+
+def timed_load(args):
+    """(what load_model returns, the seconds that loading took)."""
     check_model(args.model)
     settle_tokens(args)
     from lab import device, models
@@ -126,8 +138,9 @@ def load_model(args):
     print(device.describe(), flush=True)
     started = time.monotonic()
     loaded = models.load(args.model)
-    print(f"loaded {args.model} in {time.monotonic() - started:.1f} s", flush=True)
-    return loaded
+    seconds = time.monotonic() - started
+    print(f"loaded {args.model} in {seconds:.1f} s", flush=True)
+    return loaded, seconds
 
 
 def answers_of(args, loaded, stages, probes, entity, replayed=()):
@@ -161,7 +174,7 @@ def run(args, metrics, asked=None, also=None):
     """Measure `metrics` of every stage; returns (report content, {stage: answers}).
 
     Adapters, model and probes are checked before anything is loaded. `asked` is (probes, entity) in place of those of
-    --knowledge and --general; `also(model, tokenizer, stages, probes)` gives more content, measured in the same load.
+    --knowledge and --general; `also(model, tokenizer, stages, probes, seconds of loading)` gives more content.
     """
     from lab import verification
 
@@ -176,7 +189,7 @@ def run(args, metrics, asked=None, also=None):
     if not probes:
         asked = ", ".join(metrics)
         raise LabError(f"{args.knowledge}: nothing to ask for {asked}; add questions and accepted answers")
-    loaded = load_model(args)
+    loaded, seconds = timed_load(args)
     results = answers_of(args, loaded, stages, probes, entity, replayed)
     answers = {stage: rows for stage, (_, rows) in results.items()}
     content = {
@@ -187,7 +200,7 @@ def run(args, metrics, asked=None, also=None):
         "samples": verification.samples(answers, SAMPLE_PLAN),
         "data": data,
     }
-    return content | (also(*loaded, stages, probes) if also else {}), answers
+    return content | (also(*loaded, stages, probes, seconds) if also else {}), answers
 
 
 def data_summaries(args, stages):
