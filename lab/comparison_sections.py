@@ -1,0 +1,40 @@
+"""The report's sections on models side by side: what compare_models.py measured, models.json and tuning.json."""
+
+from lab import comparison_table, sections
+from lab.comparison_table import SIZE_NOTE, SPEED_NOTE, TRAINING_NOTE, size_words
+from lab.page import Section, Table
+
+KINDS = {  # file: the section's id, title, and the command that writes it
+    "models.json": ("models", "Base and tuned side by side", "make gemma"),
+    "tuning.json": ("tuning", "LoRA, DoRA and full fine-tuning", "make compare-tuning"),
+}
+
+
+def comparison(name, content):
+    """The section of the file `name` with `content`, None where it was not measured."""
+    part, title, make = KINDS[name]
+    if content is None:
+        return Section(part, title, missing=make)
+    found = [*sections.stages(content).tables, *sections.answers(content).tables, *_costs(content)]
+    return Section(part, title, [_memory(content)], found)
+
+
+def _memory(content):
+    """The process's peak and the load, in a sentence: no stage has a share of its own in them."""
+    peak, seconds = content.get("peak") or {}, content.get("load_seconds")
+    parts = [f"All stages in one load of {(content.get('flags') or {}).get('model') or 'the model'}"]
+    parts += [f"{seconds:.2f} s to load"] if seconds is not None else []
+    parts += [f"the process's memory at its peak {size_words(peak['process_bytes'])}"] if peak.get("process_bytes") else []
+    return f"{', '.join(parts)}."
+
+
+def _costs(content):
+    notes = SPEED_NOTE.format(**content["asked"]), SIZE_NOTE, TRAINING_NOTE
+    lines = (getattr(comparison_table, f"{name}_lines")(content) for name in ("speed", "size", "training"))
+    captions = ("Speed and memory", "Sizes", "What training took")
+    tables = zip(captions, lines, notes, strict=True)
+    return [Table(caption, head, rows, note) for caption, (head, *rows), note in _there(tables)]
+
+
+def _there(tables):
+    return (table for table in tables if table[1])
