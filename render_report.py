@@ -147,8 +147,13 @@ def build(run, parts):
     made_of |= {run / name: content for name, content in found.items() if content}
     forgetting = side_sections.forgetting(found["forgetting.json"], found["no_replay.json"])
     claims = side_sections.claims(found["claims.json"], parts.changed)
-    whole = parts.main == MAIN  # a run of the chain's own; one of compare_models.py has only what is there of these
-    sides = [warned(forgetting, parts, FILES[1:3]), warned(side_sections.kmmlu(found["kmmlu.json"]), parts, FILES[3:])]
+    whole = (
+        parts.main == MAIN
+    )  # a run of the chain's own; one of compare_models.py has only what is there of these
+    sides = [
+        warned(forgetting, parts, FILES[1:3]),
+        warned(side_sections.kmmlu(found["kmmlu.json"]), parts, FILES[3:]),
+    ]
     compared = [warned(comparison(name, found[name]), parts, [name]) for name in COMPARED]
     shown = [
         *([sections.stages(report), sections.answers(report)] if whole else compared),
