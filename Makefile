@@ -21,6 +21,17 @@ ifeq ($(wildcard $(KNOWLEDGE)),)
 $(error KNOWLEDGE=$(KNOWLEDGE): no such file; name a JSONL file of facts (solverx_knowledge.jsonl shows the format))
 endif
 include configs/$(PROFILE)/profile.mk
+# The Gemma warm-up has profiles of its own: gemma, which any other profile stands for, and gemma9b.
+GEMMA := $(if $(filter gemma%,$(PROFILE)),$(PROFILE),gemma)
+IS_GEMMA := $(filter $(GEMMA),$(PROFILE))
+HCX_TARGETS := data convert cpt sft verify claims no-replay forgetting
+ifneq ($(and $(IS_GEMMA),$(filter $(HCX_TARGETS),$(MAKECMDGOALS))),)
+$(error PROFILE=$(PROFILE): there is no `make $(firstword $(filter $(HCX_TARGETS),$(MAKECMDGOALS)))` for Gemma; `make gemma PROFILE=$(PROFILE)`)
+endif
+
+ifneq ($(and $(filter gemma9b,$(PROFILE)),$(filter compare-tuning,$(MAKECMDGOALS))),)
+$(error PROFILE=$(PROFILE): compare-tuning trains the embedded Gemma alone; leave PROFILE out)
+endif
 
 # solverx_knowledge.jsonl -> solverx; any folder in front is left out.
 NAME := $(patsubst %_knowledge,%,$(patsubst %.jsonl,%,$(notdir $(KNOWLEDGE))))
@@ -36,14 +47,21 @@ SELF_DATA := data_$(NAME)_replay_$(PROFILE)
 point_data = data_$(NAME)_sft_replay_$(1)$(if $(filter self_%,$(1)),_$(PROFILE))
 point = adapters_$(NAME)_sft_replay_$(1)_$(PROFILE)
 NO_REPLAY := $(call point,0)
-RUN := runs/$(PROFILE)$(if $(filter-out solverx_knowledge.jsonl,$(KNOWLEDGE)),-$(NAME))
+OTHER := $(if $(filter-out solverx_knowledge.jsonl,$(KNOWLEDGE)),-$(NAME))
+RUN := runs/$(PROFILE)$(OTHER)
+GEMMA_MODEL := $(shell sed -n 's/^MODEL := *//p' configs/$(GEMMA)/profile.mk)
+GEMMA_DATA := data_mlx$(OTHER)
+GEMMA_RUN := runs/$(GEMMA)$(OTHER)
+# adapters/ is the seed's name for the 9B's.
+LORA := $(if $(filter gemma9b,$(GEMMA)),adapters,adapters_gemma_tiny)$(OTHER)
+QUESTIONS := configs/gemma/questions.jsonl
 # An interrupted stage goes on; one whose data, model or settings changed is trained again.
 GO_ON := --resume --overwrite
 LAUNCH := $(if $(HOSTFILE),--hostfile $(HOSTFILE),$(if $(filter-out 1,$(RANKS)),--ranks $(RANKS)))
 TRAIN := $(if $(LAUNCH),$(PYTHON) -m lab.launch $(LAUNCH) -- )$(PYTHON) train_with_early_stopping.py
 GENERAL := $(sort $(wildcard data_general/*.yaml))
 # A folder in the layout of KMMLU's files, instead of the hub; PROFILE=tiny has a sample of its own, which is not KMMLU.
-KMMLU_DATA ?= $(if $(filter tiny,$(PROFILE)),data_kmmlu_sample)
+KMMLU_DATA ?= $(if $(filter tiny gemma,$(PROFILE)),data_kmmlu_sample)
 KMMLU_FLAGS ?=
 
 # Order-only wherever it is used: a new .venv does not make finished stages old.
@@ -55,12 +73,12 @@ INSTALLED_DEV := $(addsuffix -dev,$(INSTALLED))
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help setup data convert cpt sft verify report claims kmmlu no-replay forgetting tiny-model test crashtest test-reference \
-  lint doctor clean FORCE
+.PHONY: help setup data convert cpt sft verify report claims kmmlu no-replay forgetting gemma compare-tuning tiny-model test \
+  crashtest test-reference lint doctor clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
-	@echo "Settings: PROFILE=tiny|hcx (now $(PROFILE)), KNOWLEDGE=facts.jsonl (now $(KNOWLEDGE)), PYTHON=python3 (no .venv), RANKS=2"
+	@echo "Settings: PROFILE=tiny|hcx|gemma|gemma9b (now $(PROFILE)), KNOWLEDGE=facts.jsonl (now $(KNOWLEDGE)), PYTHON=python3 (no .venv), RANKS=2"
 
 # --- setup
 
@@ -136,8 +154,8 @@ claims: $(RUN)/report.json ## which of the seed's findings hold for what was mea
 	$(PYTHON) check_claims.py --run $(RUN)
 
 # A claim that does not hold (exit code 3) is on the page; a file that cannot be judged (1) ends it here.
-report: $(RUN)/report.json ## one page of all that was measured: report.html, and report.md for a model card
-	$(PYTHON) check_claims.py --run $(RUN) > /dev/null || [ $$? -eq 3 ]
+report: $(if $(IS_GEMMA),$(GEMMA_RUN)/models.json,$(RUN)/report.json) ## one page of all that was measured: report.html, and report.md for a model card
+	$(if $(IS_GEMMA),,$(PYTHON) check_claims.py --run $(RUN) > /dev/null || [ $$? -eq 3 ])
 	$(PYTHON) render_report.py --run $(RUN)
 
 # --- side rooms
@@ -155,14 +173,20 @@ KMMLU_ASKED := $(subst ",,$(subst ',,$(strip $(KMMLU_DATA) $(KMMLU_FLAGS))))
 KMMLU_BEFORE := $(shell cat $(RUN)/kmmlu.flags 2>/dev/null)
 KMMLU_OTHER := $(if $(wildcard $(RUN)/kmmlu.flags),$(subst x$(KMMLU_ASKED)x,,x$(KMMLU_BEFORE)x))
 
-kmmlu: $(RUN)/kmmlu.json ## KMMLU of base, CPT and SFT; goes on where it was stopped. KMMLU_FLAGS="--subset Law --shots 5"
+# What is asked: an HyperCLOVA X chain's stages, or Gemma and its adapter.
+KMMLU_STAGES := base $(if $(IS_GEMMA),tuned=$(LORA),cpt=$(CPT) sft=$(SFT))
+KMMLU_MODEL := $(if $(IS_GEMMA),$(GEMMA_MODEL),$(MODEL))
+KMMLU_COMMAND := $(if $(IS_GEMMA),evaluate_kmmlu_gemma.py,evaluate_kmmlu_8bit.py)
+KMMLU_NEEDS := $(if $(IS_GEMMA),$(LORA)/summary.json,$(MODEL)/summary.json $(CPT)/summary.json $(SFT)/summary.json)
+
+kmmlu: $(RUN)/kmmlu.json ## KMMLU of base and tuned models; goes on where it was stopped. KMMLU_FLAGS="--subset Law --shots 5"
 
 data_kmmlu_sample/summary.json: $(GENERAL) | $(INSTALLED)
 	$(PYTHON) prepare_kmmlu_sample.py --output-dir $(@D)
 
-$(RUN)/kmmlu.json: $(MODEL)/summary.json $(CPT)/summary.json $(SFT)/summary.json \
+$(RUN)/kmmlu.json: $(KMMLU_NEEDS) \
   $(addsuffix /summary.json,$(filter data_kmmlu_sample,$(KMMLU_DATA))) $(if $(KMMLU_OTHER),FORCE) | $(INSTALLED)
-	$(PYTHON) evaluate_kmmlu_8bit.py --model $(MODEL) --adapter-path base cpt=$(CPT) sft=$(SFT) \
+	$(PYTHON) $(KMMLU_COMMAND) --model $(KMMLU_MODEL) --adapter-path $(KMMLU_STAGES) \
 	  $(if $(KMMLU_DATA),--data-dir $(KMMLU_DATA)) $(KMMLU_FLAGS) --output $@
 	@printf '%s\n' '$(KMMLU_ASKED)' > $(@D)/kmmlu.flags
 
@@ -199,8 +223,56 @@ $(call point,$(1))/summary.json: $(CPT)/summary.json $(call point_data,$(1))/sum
 endef
 $(foreach P,$(POINTS),$(eval $(call POINT,$(P))))
 
-tiny-model: | $(INSTALLED) ## pre-train the embedded checkpoint again, from data_general/ alone
-	$(PYTHON) make_tiny_model.py --force
+tiny-model: | $(INSTALLED) ## pre-train the embedded checkpoints again, from data_general/ alone (an hour)
+	$(PYTHON) make_tiny_model.py --family hyperclovax --force
+	$(PYTHON) make_tiny_model.py --family gemma2 --force
+
+# --- the Gemma warm-up
+
+gemma: $(GEMMA_RUN)/general.json $(GEMMA_RUN)/models.json ## the warm-up on Gemma-2: data, LoRA, answers, base against tuned, what was kept
+	$(PYTHON) render_report.py --run $(GEMMA_RUN)
+
+$(GEMMA_DATA)/summary.json: $(KNOWLEDGE) $(GENERAL) configs/data.yaml $(call if_other,$(GEMMA_DATA)) | $(INSTALLED)
+	$(PYTHON) prepare_mlx_data.py -c configs/data.yaml --knowledge $(KNOWLEDGE) --output-dir $(@D)
+
+# An embedded model is made anew by hand; one on the hub has no file here.
+GEMMA_FILES := $(wildcard $(GEMMA_MODEL)/summary.json)
+train_gemma = $(TRAIN) -c configs/$(GEMMA)/$(1).yaml --model $(GEMMA_MODEL) --train --data $(GEMMA_DATA) \
+  --adapter-path $(@D) $(GO_ON)
+
+$(LORA)/summary.json: $(GEMMA_FILES) $(GEMMA_DATA)/summary.json configs/$(GEMMA)/lora.yaml | $(INSTALLED)
+	$(call train_gemma,lora)
+
+# The seed's questions, answered by both.
+$(GEMMA_RUN)/answers_base.jsonl: $(GEMMA_FILES) $(QUESTIONS) | $(INSTALLED)
+	$(PYTHON) infer_gemma.py --model $(GEMMA_MODEL) --file $(QUESTIONS) --output $@
+
+$(GEMMA_RUN)/answers_tuned.jsonl: $(LORA)/summary.json $(QUESTIONS) | $(INSTALLED)
+	$(PYTHON) infer_gemma_lora.py --model $(GEMMA_MODEL) --adapter-path $(LORA) --file $(QUESTIONS) --output $@
+
+$(GEMMA_RUN)/models.json: $(LORA)/summary.json $(GEMMA_RUN)/answers_base.jsonl $(GEMMA_RUN)/answers_tuned.jsonl \
+  $(KNOWLEDGE) $(GENERAL) $(QUESTIONS) | $(INSTALLED)
+	$(PYTHON) compare_models.py --model $(GEMMA_MODEL) --knowledge $(KNOWLEDGE) --adapter-path base tuned=$(LORA) --output $@
+
+$(GEMMA_RUN)/general.json: $(GEMMA_RUN)/models.json | $(INSTALLED)
+	$(PYTHON) verify_general_performance.py --model $(GEMMA_MODEL) --knowledge $(KNOWLEDGE) \
+	  --adapter-path base tuned=$(LORA) --output $@
+
+# The same data and updates, three ways to train; the embedded model only, for full fine-tuning of 9B parameters wants
+# 150 GB.
+compare-tuning: runs/gemma/models.json runs/gemma/tuning.json ## LoRA, DoRA and full fine-tuning of the embedded Gemma side by side (long)
+	$(PYTHON) render_report.py --run $(<D)
+
+runs/gemma/tuning.json: adapters_gemma_tiny/summary.json adapters_gemma_tiny_dora/summary.json \
+  adapters_gemma_tiny_full/summary.json solverx_knowledge.jsonl $(GENERAL) | $(INSTALLED)
+	$(PYTHON) compare_models.py --model models/Gemma-2-Tiny --output $@ \
+	  --adapter-path base lora=adapters_gemma_tiny dora=adapters_gemma_tiny_dora full=adapters_gemma_tiny_full
+
+define TUNED
+adapters_gemma_tiny_$(1)/summary.json: models/Gemma-2-Tiny/summary.json data_mlx/summary.json configs/gemma/$(1).yaml | $(INSTALLED)
+	$(TRAIN) -c configs/gemma/$(1).yaml --model models/Gemma-2-Tiny --train --data data_mlx --adapter-path $$(@D) $(GO_ON)
+endef
+$(foreach T,dora full,$(eval $(call TUNED,$(T))))
 
 # --- checks
 
@@ -223,7 +295,7 @@ lint: | $(INSTALLED_TEST) ## ruff: faults and form
 
 # models/, data_general/ and .venv stay. Links are removed, not what they point to.
 clean: ## remove data, adapters, runs and caches; never models/
-	@for path in runs adapters_* data_*_cpt data_*_sft data_*_sft_replay_* data_*_replay_* data_kmmlu_sample data_mlx \
+	@for path in runs adapters_* data_*_cpt data_*_sft data_*_sft_replay_* data_*_replay_* data_kmmlu_sample data_mlx data_mlx-* adapters adapters-* \
 	    .pytest_cache .ruff_cache \
 	    __pycache__ lab/__pycache__ tests/__pycache__ bench/__pycache__; do \
 	  if [ -d "$$path" ]; then echo "removing $$path"; rm -rf "$$path"; fi; \

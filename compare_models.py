@@ -14,10 +14,19 @@ Exit codes: 0 compared, 1 bad input, 2 bad usage.
 """
 
 import sys
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 from lab import stages
 from lab.cli import finish
+from lab.hub import default_gemma
+
+
+def two_or_more(text):
+    """A flag's whole number of at least 2: of one token there is no speed of the next. Raises ArgumentTypeError."""
+    if stages.count(text) < 2:
+        raise ArgumentTypeError(f"{text!r} is no whole number of at least 2")
+    return int(text)
 
 
 def parse_args(argv):
@@ -26,11 +35,11 @@ def parse_args(argv):
     add("--report", type=Path, metavar="FILE.json", help="print this comparison, measure nothing")
     add("--profile", default="gemma", help="the settings' name, for the report (%(default)s)")
     add("--questions", type=Path, metavar="FILE.jsonl", help="your own questions, in place of all others")
-    stages.add_model_flags(parser)
+    stages.add_model_flags(parser, default=default_gemma())
     stages.add_probe_flags(parser, show=3)
     add("--repeats", type=stages.count, default=5, help="rounds of the speed measurement (%(default)s)")
     add("--speed-prompts", type=stages.count, default=4, help="questions that it asks (%(default)s)")
-    add("--speed-tokens", type=stages.count_of_two, default=32, help="new tokens of each answer (%(default)s)")
+    add("--speed-tokens", type=two_or_more, default=32, help="new tokens of each answer (%(default)s)")
     return parser.parse_args(argv)
 
 

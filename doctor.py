@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections import namedtuple
 from importlib import metadata
+from pathlib import Path
 
 from lab import blas
 from lab.cli import ROOT, CheckFailed, LabError, finish, read_json
@@ -84,15 +85,29 @@ def missing_files(folder):
     return [name for name in ("config.json", *sorted(shards)) if not (folder / name).is_file()]
 
 
+def folder_in_cache(repository):
+    """Where the hub's cache holds `repository`, or would."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+
+
 def check_model(profile):
     """The model, converted or as published; the token to fetch it; disk for what is still to be made."""
     source, repository, size = profile["HF_MODEL"], profile["HF_REPO"], float(profile["DOWNLOAD_GB"])
     download = f"`.venv/bin/hf download {repository} --local-dir {source}` ({size:.0f} GB)"
     remedy = download if repository else f"`git checkout {source}`, or `make tiny-model`"
     converted = (ROOT / profile["MODEL"] / "summary.json").is_file()
+    fetched = bool(repository) and repository == profile["MODEL"]  # by whatever command needs it first
+    if fetched:
+        source, remedy = folder_in_cache(repository), f"none needed: the first command fetches it ({size:.0f} GB)"
     missing = [] if converted else missing_files(ROOT / source)
     lacks = f" lacks {', '.join(missing[:3])}{' ...' if missing[3:] else ''}" if missing else ""
-    yield Check(not missing, f"model: {profile['MODEL'] if converted else source}{lacks}", remedy)
+    yield Check(not missing, f"model: {profile['MODEL'] if converted else source}{lacks}", remedy, not fetched)
     if profile["GATED"] and missing:
         from huggingface_hub import get_token
 

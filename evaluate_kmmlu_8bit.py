@@ -15,11 +15,12 @@ import sys
 
 from lab import kmmlu_command, stages
 from lab.cli import finish
+from lab.hub import default_hcx
 
 
 def parse_args(argv):
     parser = stages.command_parser(__doc__)
-    kmmlu_command.add_flags(parser)
+    kmmlu_command.add_flags(parser, default_hcx())
     return parser.parse_args(argv)
 
 

@@ -10,7 +10,7 @@ import time
 
 from lab import stages
 from lab.cli import CheckFailed, finish, read_json, write_summary
-from lab.hub import check_model
+from lab.hub import model_folder
 from lab.report import one_line
 
 PROMPTS = (  # what the embedded model knows, too
@@ -53,8 +53,7 @@ def measure(args, model, tokenizer, stage, prompts):
 def main(argv=None):
     args = parse_args(argv)
     named = stages.stages_of(args)
-    check_model(args.model)
-    print(f"{args.model}: {quantization(args.model)}")
+    print(f"{args.model}: {quantization(model_folder(args.model))}")
     started = time.monotonic()
     model, tokenizer = stages.load_model(args)
     load_seconds = time.monotonic() - started

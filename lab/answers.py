@@ -51,6 +51,19 @@ def turn_marks(tokenizer):
     return sorted({*tokenizer.convert_ids_to_tokens(sorted(special)), *end_strings(tokenizer)})
 
 
+def turn_ends(tokenizer):
+    """The special token, as text, that the template closes an answer with, in a list; none where that cannot be told."""
+    if not tokenizer.chat_template:
+        return []
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
+    try:
+        closing = _around(tokenizer, turns, "the chat template", {})[1]
+    except LabError:
+        return []
+    first = tokenizer.encode(closing, add_special_tokens=False)[:1]
+    return tokenizer.convert_ids_to_tokens([token for token in first if token in tokenizer.all_special_ids])
+
+
 def exchange(tokenizer, messages, where, template):
     """(prompt, answer) of the dialogue's last turn as text; `answer` goes on to its end token.
 

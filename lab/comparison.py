@@ -10,6 +10,7 @@ from functools import partial
 from lab import stages, verification
 from lab.cli import LabError, read_json, write_summary
 from lab.fingerprint import unlike_weights
+from lab.hub import model_folder
 from lab.probes import CHAT, Probe
 from lab.records import read_jsonl, refuse
 
@@ -65,7 +66,7 @@ def check_stages(args):
 
 def measured(args):
     """The comparison that parsed flags ask for. Raises LabError for bad input before anything is loaded."""
-    stages.check_model(args.model)
+    model_folder(args.model)
     check_stages(args)
     asked = (read_questions(args.questions), "") if args.questions else None
     metrics = (OWN,) if asked else METRICS

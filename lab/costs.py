@@ -14,6 +14,7 @@ from mlx_lm.utils import get_total_parameters
 
 from lab import adapters, storage
 from lab.cli import read_json
+from lab.hub import model_folder
 
 COST = "cost.json"
 
@@ -66,5 +67,5 @@ def size(folder, parameters):
 
 def model_size(model, folder):
     """{"bytes": of the weights on the disk, "parameters"} of a bare model."""
-    nbytes = sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
+    nbytes = sum(path.stat().st_size for path in model_folder(folder).glob("*.safetensors"))
     return {"bytes": nbytes, "parameters": int(get_total_parameters(model))}

@@ -3,7 +3,7 @@
 import errno
 from contextlib import contextmanager
 
-from huggingface_hub import constants, errors
+from huggingface_hub import constants, errors, get_token
 
 from lab.cli import LabError
 from lab.headers import shown
@@ -25,7 +25,11 @@ def explained(repository, revision=None):
 def _explanation(error, repository, revision):
     page = f"https://huggingface.co/{repository}"
     if isinstance(error, errors.GatedRepoError):
-        return f"gated; accept its licence at {page}, then {LOGIN}"
+        if get_token() is None:
+            return f"gated, and there is no token; accept its licence at {page}, then {LOGIN}"
+        return (
+            f"gated, and the token's account has not accepted its licence; accept it at {page}, then {RUN_AGAIN}"
+        )
     if isinstance(error, errors.RepositoryNotFoundError):
         return f"no such folder, and no such model on the hub; check the name, or {LOGIN} if it is private"
     if isinstance(error, errors.RevisionNotFoundError):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lab.cli import sha256, versions
 from lab.device import describe
+from lab.hub import model_folder
 from lab.launched import size
 
 # Where a run is and what it prints or keeps besides; none of it changes the adapter or the curve.
@@ -31,7 +32,7 @@ def fingerprint(settings, files):
     """
     found = {f"setting {key}": value for key, value in sorted(vars(settings).items()) if key not in FREE}
     found |= {f"file {label}": sha256(path) for label, path in sorted(files.items())}
-    for path in sorted(Path(settings.model).iterdir()):
+    for path in sorted(model_folder(settings.model).iterdir()):
         if path.suffix in OF_THE_MODEL and path.name != "summary.json":
             found[f"model {path.name}"] = sampled_sha256(path)
     found |= {f"version {name}": version for name, version in versions().items()}
@@ -41,9 +42,9 @@ def fingerprint(settings, files):
 
 
 def unlike_weights(found, model):
-    """The weight files by which the model of a fingerprint and the folder `model` differ; [] where it names none."""
+    """The weight files by which the model of a fingerprint and `model` differ; [] where it names none."""
     labels = {name for name in found if name.startswith("model ") and name.endswith(".safetensors")}
-    files = {f"model {path.name}": path for path in Path(model).glob("*.safetensors")}
+    files = {f"model {path.name}": path for path in model_folder(model).glob("*.safetensors")}
     labels |= files.keys() if labels else set()
     known = {label: sampled_sha256(files[label]) for label in labels & files.keys()}
     return sorted(label.removeprefix("model ") for label in labels if found.get(label) != known.get(label))

@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from lab import cache, checkpoints
@@ -12,6 +13,7 @@ THINK_32B = "naver-hyperclovax/HyperCLOVAX-SEED-Think-32B"
 SOURCE_32B, SOURCE_TINY = (Path(f"models/HyperCLOVAX-SEED-Think-{size}") for size in ("32B", "Tiny"))
 HCX, TINY = (path.with_name(f"{path.name}-Text-8bit") for path in (SOURCE_32B, SOURCE_TINY))
 NEED = "66 GB to download, 35 GB more for the result, then a Mac with 48 GB of memory to run it"
+GEMMA_9B = "google/gemma-2-9b-it"
 GEMMA, GEMMA_TINY = Path("models/gemma-2-9b-it"), Path("models/Gemma-2-Tiny")
 SMALL_HIDDEN = 512  # hidden size up to which a model counts as small: the embedded model's is 192
 WEIGHTS = ("all", "headers", "later")
@@ -74,6 +76,16 @@ class Source:
         cache.remove(self.folder / shard)
 
 
+def default_hcx():
+    """The HyperCLOVA X model of a command that is told none: the 32B where it is converted, else the embedded one."""
+    return HCX if HCX.is_dir() else TINY
+
+
+def default_gemma():
+    """The same of Gemma-2: the 9B where it lies in models/, else the embedded one."""
+    return GEMMA if GEMMA.is_dir() else GEMMA_TINY
+
+
 def find_source(hf_path, revision=None, weights="all"):
     """The Source that `hf_path` names: a local folder, or a hub id at `revision` (the default branch's newest commit).
 
@@ -92,18 +104,43 @@ def find_source(hf_path, revision=None, weights="all"):
         return Source(folder, licence=checkpoints.licence_of(folder))
     if os.path.exists(folder):
         raise LabError(f"{hf_path}: a file; give the folder that holds config.json and the shards")
-    if hf_path.startswith("models/") or not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", hf_path):
+    if not _is_id(hf_path):
         raise LabError(f"{hf_path}: no such folder; {_remedy(hf_path)}")
     from lab import repositories
 
     return repositories.find(hf_path, revision, weights)
 
 
-def check_model(path):
-    """Raise LabError, with the command that builds it, where there is no converted model."""
-    if not (Path(path) / "config.json").is_file():
-        profile = " PROFILE=hcx" if Path(path).name == HCX.name else ""
-        raise LabError(f"{path}: no model here (no config.json); `make convert{profile}` builds it")
+def model_folder(model):
+    """The folder of `model`: a local one, or the hub's cache for an id like google/gemma-2-9b-it, downloaded if need be.
+
+    Raises LabError, with the command that builds it, where a folder holds no model, and as find_source does for an id.
+    """
+    folder = Path(model).expanduser()
+    if (folder / "config.json").is_file():
+        return folder
+    if folder.exists() or folder.is_absolute() or not _is_id(str(model)):
+        raise LabError(f"{model}: no model here (no config.json); {_builds(folder)}")
+    return _downloaded(str(model))
+
+
+@lru_cache
+def _downloaded(repository):
+    """Asked once in a process: a commit that is new meanwhile changes nothing in the middle of a run."""
+    return find_source(repository).folder
+
+
+def _is_id(text):
+    return not text.startswith("models/") and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", text)
+
+
+def _builds(folder):
+    """The command that makes a missing model."""
+    if folder.name == GEMMA_TINY.name:
+        return f"`git checkout -- {GEMMA_TINY}` brings it back"
+    if folder.name == GEMMA.name:
+        return f"`--model {GEMMA_9B}` downloads it"
+    return f"`make convert{' PROFILE=hcx' if folder.name == HCX.name else ''}` builds it"
 
 
 def _remedy(hf_path):

@@ -7,13 +7,18 @@ from pathlib import Path
 
 from lab import kmmlu, stages
 from lab.cli import LabError, check_place, hashes, sha256, versions, write_summary
-from lab.hub import HCX, TINY, check_model
+from lab.hub import model_folder
 
 
-def add_flags(parser):
-    """The flags of a KMMLU command."""
-    add, default = parser.add_argument, HCX if HCX.is_dir() else TINY
-    add("--model", type=Path, default=default, help="folder of the converted model (%(default)s)")
+def add_flags(parser, default):
+    """The flags of a KMMLU command, whose model is `default` where none is named."""
+    add = parser.add_argument
+    add(
+        "--model",
+        type=Path,
+        default=default,
+        help="folder of the (converted) model, or its id on the hub (%(default)s)",
+    )
     add("--adapter-path", nargs="+", default=[stages.BASE], metavar="STAGE", help="base, DIR or NAME=DIR (base)")
     add(
         "--subset",
@@ -50,7 +55,7 @@ def evaluate(args):
     Adapters, model and data are checked before anything is loaded.
     """
     found, (subset, files, subjects) = stages.stages_of(args), read(args)
-    check_model(args.model)
+    model_folder(args.model)
     if args.output:
         check_place(args.output)
     settings = {stage.name: settings_of(args, subset, files, stage) for stage in found}
@@ -128,7 +133,7 @@ def settings_of(args, subset, files, stage):
     found = {"task": f"{subset.task.name} {subset.task.version}", "subset": list(subset.subjects)}
     found |= asdict(style_of(args)) | {"limit": args.limit, "batch_size": args.batch_size}
     found |= {f"data {subject} {split}": sha256(path) for (subject, split), path in files.paths.items()}
-    for path in sorted(Path(args.model).iterdir()):
+    for path in sorted(model_folder(args.model).iterdir()):
         if path.suffix in OF_THE_MODEL and path.name != "summary.json":
             found[f"model {path.name}"] = sampled_sha256(path)
     for name in stages.ADAPTER_FILES if stage.adapter else ():

@@ -1,7 +1,6 @@
 """Load a model and its adapter the right way for the device, and let it answer in batches, greedily."""
 
 from contextlib import nullcontext
-from pathlib import Path
 
 from lab.device import computes_in_float32, mx  # isort: skip  (first: it puts the fast BLAS in front)
 from mlx_lm import batch_generate
@@ -10,26 +9,26 @@ from mlx_lm.sample_utils import make_sampler
 
 from lab import adapters, answers, blas, chat
 from lab.cli import LabError
-from lab.hub import SMALL_HIDDEN, check_model
+from lab.hub import SMALL_HIDDEN, model_folder
 
 
 def load(model_path, adapter_path=None):
-    """(model, tokenizer) from a local folder, ready to compute on this device.
+    """(model, tokenizer) from a local folder or an id on the hub, ready to compute on this device.
 
     On the CPU everything becomes float32 and 8-bit layers are dequantized once: the same weights, much faster.
     Raises LabError where the folder is missing or not a model.
     """
-    check_model(model_path)
+    folder = model_folder(model_path)
     try:
-        model, tokenizer, config = mlx_lm_utils.load(
-            str(model_path), lazy=computes_in_float32(), return_config=True
-        )
+        model, tokenizer, config = mlx_lm_utils.load(str(folder), lazy=computes_in_float32(), return_config=True)
     except (FileNotFoundError, ValueError, RuntimeError) as error:
         raise LabError(f"{model_path}: cannot load ({str(error).splitlines()[0]}); convert it again") from error
+    _refuse_unread_rope(model_path, model, config)
     if computes_in_float32():
         model.set_dtype(mx.float32)
         model = mlx_lm_utils.dequantize_model(model)
         mx.eval(model.parameters())
+    with_turn_ends(tokenizer)
     adapters.note_quantization(model, config)
     model.freeze()
     model.eval()
@@ -38,12 +37,32 @@ def load(model_path, adapter_path=None):
     return model, tokenizer
 
 
+def _refuse_unread_rope(model_path, model, config):
+    """Raise LabError where the positions' base stands where mlx-lm's model of this kind does not look, and is another."""
+    written, read = (
+        (config.get("rope_parameters") or {}).get("rope_theta"),
+        getattr(model.args, "rope_theta", None),
+    )
+    if written is not None and read is not None and written != read:
+        what = f"rope_theta {written} stands in rope_parameters alone, and mlx-lm would take {read}"
+        raise LabError(f'{model_path}/config.json: {what}; put "rope_theta": {written} at the top level')
+
+
 def load_tokenizer(model_path):
-    """The tokenizer of a local model folder, with every end token that its generation config names."""
-    check_model(model_path)
-    path = Path(model_path)
+    """The tokenizer of a model folder or an id on the hub, with every end token that its generation config names."""
+    path = model_folder(model_path)
     ends = mlx_lm_utils.load_config(path).get("eos_token_id")
-    return mlx_lm_utils.load_tokenizer(path, eos_token_ids=ends)
+    return with_turn_ends(mlx_lm_utils.load_tokenizer(path, eos_token_ids=ends))
+
+
+def with_turn_ends(tokenizer):
+    """`tokenizer`, for which the special token that its template closes an answer with is an end token.
+
+    Gemma-2's configuration has named <eos> alone, which the model never says after a turn.
+    """
+    for token in answers.turn_ends(tokenizer):
+        tokenizer.add_eos_token(token)
+    return tokenizer
 
 
 def switch_adapter(model, adapter_path):

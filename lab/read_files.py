@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from lab.adapters import WEIGHTS
+from lab.hub import model_folder
 
 
 def asks_recall(settings):
@@ -29,7 +30,7 @@ def deciding_files(settings):
 
 def input_files(settings):
     """What a summary names as its inputs: data, the model's config, the adapter that is resumed or tested."""
-    files = [*data_files(settings).values(), Path(settings.model) / "config.json"]
+    files = [*data_files(settings).values(), model_folder(settings.model) / "config.json"]
     tested = Path(settings.adapter_path) / WEIGHTS
     if settings.resume_adapter_file and settings.train:
         files.append(Path(settings.resume_adapter_file))

@@ -5,7 +5,6 @@ known before gigabytes are read.
 """
 
 import re
-from pathlib import Path
 
 from lab.device import computes_in_float32  # isort: skip  (first: it puts the fast BLAS in front)
 import mlx.nn as nn
@@ -15,17 +14,17 @@ from mlx_lm.models.switch_layers import SwitchLinear
 
 from lab import adapters
 from lab.cli import LabError
-from lab.hub import check_model
+from lab.hub import model_folder
 
 LINEAR = (nn.Linear, SwitchLinear)
 ADAPTER = re.compile(r"\.(lora_a|lora_b|m)$")
 
 
 def skeleton(model_path):
-    """The model of a local folder with no weights, unquantized; `args` are its dimensions. Raises LabError as loading does."""
-    check_model(model_path)
+    """The model of a folder or an id on the hub with no weights, unquantized; `args` are its dimensions. Raises LabError as loading does."""
+    folder = model_folder(model_path)
     try:
-        config = mlx_lm_utils.load_config(Path(model_path))
+        config = mlx_lm_utils.load_config(folder)
         model_class, args_class = mlx_lm_utils._get_classes(config)
         model = model_class(args_class.from_dict(config))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -67,7 +66,7 @@ def size_of(tree):
 def weight_bytes(model, model_path):
     """Bytes of the base model on this device: as the folder stores them, or in float32 (see lab.models.load)."""
     if not computes_in_float32():
-        return sum(path.stat().st_size for path in Path(model_path).glob("model*.safetensors"))
+        return sum(path.stat().st_size for path in model_folder(model_path).glob("model*.safetensors"))
     return 4 * size_of(
         {name: value for name, value in tree_flatten(model.parameters()) if not ADAPTER.search(name)}
     )

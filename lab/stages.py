@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.cli import LabError, check_place, read_json, write_summary
-from lab.hub import HCX, SMALL_HIDDEN, TINY, check_model
+from lab.hub import SMALL_HIDDEN, default_hcx, model_folder
 from lab.progress import progress
 from lab.report import one_line, show
 
@@ -43,11 +43,15 @@ def command_parser(description):
     return argparse.ArgumentParser(description=description, formatter_class=raw)
 
 
-def add_model_flags(parser, adapters=True):
+def add_model_flags(parser, adapters=True, default=None):
     """The flags that say which model, which adapters, how many answers at once, where the summary goes."""
-    default = HCX if HCX.is_dir() else TINY
     add = parser.add_argument
-    add("--model", type=Path, default=default, help="folder of the converted model (%(default)s)")
+    add(
+        "--model",
+        type=Path,
+        default=default or default_hcx(),
+        help="folder of the (converted) model, or its id on the hub (%(default)s)",
+    )
     if adapters:
         add("--adapter-path", nargs="+", default=[BASE], metavar="STAGE", help="base, DIR or NAME=DIR (base)")
     add("--batch-size", type=count, default=64, help="answers at a time (%(default)s)")
@@ -73,13 +77,6 @@ def count(text):
     """A flag's whole number of at least 1. Raises ArgumentTypeError."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
-    return int(text)
-
-
-def count_of_two(text):
-    """A flag's whole number of at least 2. Raises ArgumentTypeError."""
-    if count(text) < 2:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 2")
     return int(text)
 
 
@@ -115,7 +112,10 @@ def _stage(item):
 
 def settle_tokens(args):
     """Give the token limits that no flag gave the values that fit the model's size; a command may lack such flags."""
-    small = read_json(args.model / "config.json", "convert the model again").get("hidden_size", 0) <= SMALL_HIDDEN
+    small = (
+        read_json(model_folder(args.model) / "config.json", "convert the model again").get("hidden_size", 0)
+        <= SMALL_HIDDEN
+    )
     for flag, limit in (SMALL_MODEL if small else LARGE_MODEL).items():
         if getattr(args, flag, limit) is None:
             setattr(args, flag, limit)
@@ -131,7 +131,7 @@ def load_model(args):
 
 def timed_load(args):
     """(what load_model returns, the seconds that loading took)."""
-    check_model(args.model)
+    model_folder(args.model)
     settle_tokens(args)
     from lab import device, models
 
@@ -179,7 +179,7 @@ def run(args, metrics, asked=None, also=None):
     from lab import verification
 
     stages = stages_of(args)
-    check_model(args.model)
+    model_folder(args.model)
     if args.output:
         check_place(args.output)
     data = data_summaries(args, stages)
@@ -226,7 +226,8 @@ def model_files(args, stages):
 
     The model stands by its own summary where it has one (which names its source): 35 GB take minutes to hash.
     """
-    model = next(path for name in ("summary.json", "config.json") if (path := args.model / name).is_file())
+    folder = model_folder(args.model)
+    model = next(path for name in ("summary.json", "config.json") if (path := folder / name).is_file())
     return [model, *(stage.adapter / ADAPTER_FILES[1] for stage in stages if stage.adapter)]
 
 

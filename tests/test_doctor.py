@@ -101,6 +101,22 @@ def test_a_token_is_asked_for_only_where_a_gated_model_is_missing(tree):
     assert "token" not in done.stdout
 
 
+def test_a_gated_model_of_the_hub_is_fetched_later_but_the_token_is_needed_now(tree, tmp_path):
+    home = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    code, lacking, done = doctor(tree, "gemma9b", **home)
+    assert code == 3 and any(
+        "Hugging Face token" in line and "google/gemma-2-9b-it's terms" in line for line in lacking
+    )
+    model = next(line for line in lacking if "model:" in line)
+    assert "lacks config.json" in model and "the first command fetches it (19 GB)" in model
+    snapshot = tmp_path / "home/hub/models--google--gemma-2-9b-it/snapshots" / ("0" * 40)
+    put_checkpoint(snapshot)
+    (tmp_path / "home/hub/models--google--gemma-2-9b-it/refs").mkdir()
+    (tmp_path / "home/hub/models--google--gemma-2-9b-it/refs/main").write_text("0" * 40)
+    _, _, done = doctor(tree, "gemma9b", **home)
+    assert f"ok  model: {snapshot}" in done.stdout and "token" not in done.stdout
+
+
 def test_a_slow_blas_is_a_warning_with_a_remedy(tree):
     code, lacking, done = doctor(tree, LAB_BLAS="reference")
     if " on cpu" not in done.stdout or sys.platform != "linux":
@@ -111,4 +127,4 @@ def test_a_slow_blas_is_a_warning_with_a_remedy(tree):
 def test_an_unknown_profile_is_one_line(tree):
     code, _, done = doctor(tree, "big")
     assert code == 1 and done.stdout == ""
-    assert done.stderr == "error: --profile big: no such profile; there are: hcx, tiny\n"
+    assert done.stderr == "error: --profile big: no such profile; there are: gemma, gemma9b, hcx, tiny\n"

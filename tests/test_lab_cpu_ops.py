@@ -46,6 +46,20 @@ def test_swiglu():
     close(value_and_gradients(cpu_ops.swiglu, (gate, up)), stock, 5e-6)
 
 
+def test_geglu():
+    gate, up = normal(50, 33) * 20, normal(50, 33, seed=1)
+    gate[0, :4] = mx.array([-500.0, 500.0, -4.0, 4.0])
+    stock = value_and_gradients(lambda gate, up: nn.gelu_approx(gate) * up, (gate, up))
+    close(value_and_gradients(cpu_ops.geglu, (gate, up)), stock, 5e-6)
+
+
+def test_softcap():
+    logits = normal(40, 300) * 60
+    logits[0, :4] = mx.array([-5000.0, 5000.0, 0.0, 1e-6])
+    stock = value_and_gradients(lambda logits: mx.tanh(logits / 30.0) * 30.0, (logits,))
+    close(value_and_gradients(lambda logits: cpu_ops.softcap(logits, 30.0), (logits,)), stock, 5e-6)
+
+
 def test_cross_entropy():
     logits, targets = normal(40, 300) * 10, mx.random.randint(0, 300, (40,), key=mx.random.key(2))
     stock = value_and_gradients(lambda logits: nn.losses.cross_entropy(logits, targets), (logits,))
@@ -66,6 +80,40 @@ def test_attention(tokens, repeats):
 
     inputs = (queries * 3, keys, values)
     close(value_and_gradients(ours, inputs), value_and_gradients(stock, inputs), 5e-6)
+
+
+def stock_capped(queries, keys, values, scale, cap):
+    """Attention (B, K, R, T, D) of the last T of the keys' tokens, every step written out."""
+    scores = mx.tanh(queries @ keys[:, :, None].swapaxes(-1, -2) * (scale / cap)) * cap
+    tokens, known = queries.shape[3], keys.shape[2]
+    mask = mx.arange(known - tokens, known)[:, None] >= mx.arange(known)
+    return mx.softmax(mx.where(mask, scores, -mx.inf), axis=-1) @ values[:, :, None]
+
+
+@pytest.mark.parametrize("tokens", [1, 24, 2 * cpu_ops.QUERIES + 5])
+def test_attention_with_capped_scores(tokens):
+    queries = normal(2, 2, 3, tokens, 8) * 30
+    keys, values = (normal(2, 2, tokens, 8, seed=seed) for seed in (1, 2))
+
+    def stock(queries, keys, values):
+        return stock_capped(queries, keys, values, 0.3, 5.0)
+
+    def ours(queries, keys, values):
+        return cpu_ops.attention(queries, keys, values, 0.3, 5.0)
+
+    inputs = (queries, keys, values)
+    close(value_and_gradients(ours, inputs), value_and_gradients(stock, inputs), 1e-5)
+
+
+def test_capped_attention_after_a_shared_beginning():
+    queries, keys, values = normal(3, 2, 3, 5, 8) * 30, normal(3, 2, 5, 8, seed=1), normal(3, 2, 5, 8, seed=2)
+    old = [normal(1, 2, 70, 8, seed=seed) for seed in (3, 4)]
+    wide = [
+        mx.concatenate([mx.broadcast_to(each, (3, 2, 70, 8)), own], axis=2)
+        for each, own in zip(old, (keys, values), strict=True)
+    ]
+    found = cpu_ops.attention_after(queries, keys, values, 0.3, old, 5.0)
+    close([found], [stock_capped(queries, *wide, 0.3, 5.0)], 1e-5)
 
 
 @pytest.mark.parametrize("ranks", [(4,), (4, 4, 4), (2, 5)])

@@ -500,7 +500,7 @@ def test_a_part_in_the_cache_needs_the_hub(hub, client):
             "lab/gated",
             {},
             {},
-            "gated; accept its licence at https://huggingface.co/lab/gated, then run `hf auth login`",
+            "gated, and there is no token; accept its licence at https://huggingface.co/lab/gated, then run `hf auth",
         ),
         (
             "lab/unknown",

@@ -51,7 +51,7 @@ def test_any_other_path_is_to_be_checked(path):
 )
 def test_a_missing_converted_model_names_its_own_command(path, command):
     with pytest.raises(LabError) as error:
-        hub.check_model(path)
+        hub.model_folder(path)
     assert str(error.value) == f"{path}: no model here (no config.json); `{command}` builds it"
 
 

@@ -1,5 +1,8 @@
 """Loading and batch generation on the embedded model."""
 
+import json
+import shutil
+
 import pytest
 
 from lab.device import computes_in_float32, mx  # isort: skip  (first: it puts the fast BLAS in front)
@@ -8,6 +11,7 @@ from mlx_lm import stream_generate
 
 from lab import adapters, blas, models
 from lab.cli import LabError
+from lab.hub import GEMMA_TINY
 from lab.probes import COMPLETION
 from lab.report import METRICS
 from lab.verification import load_probes
@@ -130,8 +134,9 @@ def test_on_the_cpu_weights_are_dequantized_to_what_they_stand_for(loaded, model
     [
         ("models/missing", "`make convert` builds it"),
         ("/nowhere/at/all", "`make convert` builds it"),
-        ("an-owner/a-model", "`make convert` builds it"),
-        ("elsewhere/HyperCLOVAX-SEED-Think-32B-Text-8bit", "`make convert PROFILE=hcx` builds it"),
+        ("models/Gemma-2-Missing/Gemma-2-Tiny", "`git checkout -- models/Gemma-2-Tiny` brings it back"),
+        ("/no/gemma-2-9b-it", "`--model google/gemma-2-9b-it` downloads it"),
+        ("/elsewhere/HyperCLOVAX-SEED-Think-32B-Text-8bit", "`make convert PROFILE=hcx` builds it"),
     ],
 )
 def test_a_missing_model_is_one_line_with_the_remedy(load, path, remedy):
@@ -141,10 +146,33 @@ def test_a_missing_model_is_one_line_with_the_remedy(load, path, remedy):
 
 
 def test_a_damaged_model_is_one_line(model_8bit, tmp_path):
-    import shutil
-
     copy = shutil.copytree(model_8bit, tmp_path / "copy")
     weights = next(copy.glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(LabError, match="cannot load"):
         models.load(copy)
+
+
+def test_a_rope_that_mlx_lm_would_not_read_is_refused(tmp_path):
+    """transformers 5 writes rope_theta into rope_parameters; mlx-lm's gemma2 would take its default in silence."""
+    copy = shutil.copytree(GEMMA_TINY, tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    config["rope_parameters"] = {"rope_type": "default", "rope_theta": config.pop("rope_theta")}
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    models.load(copy)  # the default it takes is the right one
+    config["rope_parameters"]["rope_theta"] = 500000.0
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(
+        LabError, match="rope_theta 500000.0 stands in rope_parameters alone, and mlx-lm would take 1"
+    ):
+        models.load(copy)
+
+
+@pytest.mark.parametrize("load", [lambda path: models.load(path)[1], models.load_tokenizer])
+def test_what_closes_a_turn_ends_an_answer_whatever_the_configuration_names(load, tmp_path):
+    """Gemma-2's published configuration named <eos> alone; without this an answer ran on to the token limit."""
+    copy = shutil.copytree(GEMMA_TINY, tmp_path / "copy")
+    for name in ("config.json", "generation_config.json"):
+        config = json.loads((copy / name).read_text(encoding="utf-8"))
+        (copy / name).write_text(json.dumps({**config, "eos_token_id": 1}), encoding="utf-8")
+    assert load(copy).eos_token_ids == {1, 5}

@@ -86,14 +86,14 @@ def test_help_is_the_default_and_lists_every_target_of_the_lab(tree):
     done = make(tree)
     listed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("  make ")]
     wanted = "help setup data convert cpt sft verify claims report test crashtest test-reference lint doctor clean"
-    wanted += " tiny-model no-replay forgetting kmmlu"
+    wanted += " tiny-model no-replay forgetting kmmlu gemma compare-tuning"
     assert sorted(listed) == sorted(wanted.split())
 
 
 @pytest.mark.parametrize(
     "setting, words",
     [
-        ("PROFILE=big", "PROFILE=big: no such profile; there are: hcx tiny"),
+        ("PROFILE=big", "PROFILE=big: no such profile; there are: gemma gemma9b hcx tiny"),
         ("KNOWLEDGE=a/b", "a/b: no such file"),
         ("KNOWLEDGE=my facts.jsonl", "KNOWLEDGE=my facts.jsonl: make takes no path with blanks"),
     ],

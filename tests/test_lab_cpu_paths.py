@@ -1,4 +1,4 @@
-"""The CPU's own forward pass beside mlx-lm's: the same loss and gradients on the embedded model."""
+"""The CPU's own forward pass beside mlx-lm's: the same loss and gradients on the embedded models."""
 
 import mlx.nn as nn
 import numpy as np
@@ -6,17 +6,23 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.trainer import grad_checkpoint
 
-from lab import adapters, cpu_llama, models, training
+from lab import adapters, cpu_gemma, cpu_llama, models, training
 from lab.batches import in_order
 from lab.chat import Sequence
 from lab.device import computes_in_float32, mx
+from lab.hub import GEMMA_TINY
 
 pytestmark = pytest.mark.skipif(not computes_in_float32(), reason="this path is for the CPU")
 
 
-@pytest.fixture
-def model(model_8bit):
-    return models.load(model_8bit)[0]
+@pytest.fixture(params=["llama", "gemma2"])
+def model(request):
+    gemma = request.param == "gemma2"
+    return models.load(GEMMA_TINY if gemma else request.getfixturevalue("model_8bit"))[0]
+
+
+def path_of(model):
+    return cpu_gemma if model.model_type == "gemma2" else cpu_llama
 
 
 @pytest.fixture
@@ -43,7 +49,8 @@ def loss_and_gradient(model, batch):
 
 def stock_loss_and_gradient(model, batch, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(cpu_llama, "knows", lambda model: False)
+        patch.setattr(training, "CPU_PATHS", ())
+        patch.setattr(training, "HEAD_APART", ())
         patch.setattr(training.cpu_ops, "cross_entropy", nn.losses.cross_entropy)
         return loss_and_gradient(model, batch)
 
@@ -75,12 +82,14 @@ def test_dropout_keeps_its_effect(model, batch, monkeypatch):
 
 
 def test_the_path_is_taken(model):
-    assert cpu_llama.knows(adapted(model))
+    assert path_of(model).knows(adapted(model))
+    assert (cpu_gemma, cpu_llama) == training.CPU_PATHS
 
 
 def test_gradient_checkpointing_is_left_to_the_stock_model(model, batch, monkeypatch):
     whole = loss_and_gradient(adapted(model), batch)[0]
-    monkeypatch.setattr(cpu_llama.llama.TransformerBlock, "__call__", cpu_llama.STOCK_LAYER)  # put back afterwards
+    path = path_of(model)
+    monkeypatch.setattr(type(model.layers[0]), "__call__", path.STOCK_LAYER)  # put back afterwards
     grad_checkpoint(model.layers[0])
-    assert not cpu_llama.knows(model)
+    assert not path.knows(model)
     assert loss_and_gradient(model, batch)[0] == pytest.approx(whole, rel=1e-6)
