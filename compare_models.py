@@ -55,7 +55,7 @@ def main(argv=None):
             comparison.save(args, content)
     comparison_table.show(content, comparison.samples(content, args.show), sys.stdout)
     if not args.report:
-        print(f"\ncomparison: {args.output}" if args.output else "\nnothing written; --output FILE.json keeps it")
+        print(f"comparison: {args.output}" if args.output else "nothing written; --output FILE.json keeps it")
     return 0
 
 

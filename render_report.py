@@ -90,13 +90,11 @@ def main_of(run):
 def readers():
     """{file: what reads and checks it}."""
     from lab import measured
-    from lab.comparison_sections import KINDS
+    from lab.comparison import MAKES
 
     read_report = (measured.read_whole_report, measured.read_claims, measured.read_no_replay)
     plain = zip((MAIN, *FILES), (*read_report, measured.read_forgetting, measured.read_kmmlu), strict=True)
-    compared = {
-        name: partial(measured.read_comparison, remedy=f"`{KINDS[name][2]}` writes it") for name in COMPARED
-    }
+    compared = {name: partial(measured.read_comparison, remedy=f"`{MAKES[name]}` writes it") for name in COMPARED}
     return dict(plain) | compared
 
 
@@ -168,11 +166,10 @@ def build(run, parts):
 
 def warned(section, parts, names):
     """`section`, with a warning where a file of `names` was measured on other files than the main one."""
-    from lab import comparison_sections
+    from lab.comparison import MAKES
     from lab.evidence import FILES as KINDS
 
-    make = {kind.name: kind.make for kind in KINDS.values()}
-    make |= {name: command for name, (_, _, command) in comparison_sections.KINDS.items()}
+    make = {kind.name: kind.make for kind in KINDS.values()} | MAKES
     told = [
         f"{name} was measured on another {', '.join(parts.others[name])} than {parts.main}: run `{make[name]}` again."
         for name in names

@@ -17,7 +17,7 @@ from lab.records import read_jsonl, refuse
 METRICS = ("recall", "recall_paraphrase", "general", "general_mixed", "general_unmixed", "glasses", "mab_ts")
 OWN = "questions"
 SAMPLES = {"recall": 2, "recall_paraphrase": 4, "general": 4, "mab_ts": 1, OWN: 20}  # on the page
-REMEDY = "`make gemma` writes it"
+MAKES = {"models.json": "make gemma", "tuning.json": "make compare-tuning"}  # what writes these files
 
 
 def read_questions(path):
@@ -87,7 +87,7 @@ def read(path):
     """The comparison in a file. Raises LabError where it is missing or none."""
     from lab import measured
 
-    return measured.read_comparison(path, REMEDY)
+    return measured.read_comparison(path, f"`{MAKES.get(path.name, 'make gemma')}` writes it")
 
 
 def _costs(args, model, tokenizer, named, probes, load_seconds):
@@ -119,7 +119,7 @@ def _costs(args, model, tokenizer, named, probes, load_seconds):
 
 def _spread(probes, number):
     """`number` questions of the chat probes, evenly spread, or all where there are fewer."""
-    chat = [probe.prompt for probe in probes if probe.kind == CHAT]
+    chat = [probe.prompt for probe in probes if probe.kind == CHAT] or [probe.prompt for probe in probes]
     number = min(number, len(chat))
     return [chat[(2 * place + 1) * len(chat) // (2 * number)] for place in range(number)]
 

@@ -1,21 +1,22 @@
 """The report's sections on models side by side: what compare_models.py measured, models.json and tuning.json."""
 
 from lab import bars, comparison_table, sections
+from lab.comparison import MAKES
 from lab.comparison_table import SIZE_NOTE, SPEED_NOTE, TRAINING_NOTE, size_words
 from lab.page import Section, Table
 from lab.report import FEWER_IS_BETTER, METRICS
 
-KINDS = {  # file: the section's id, title, and the command that writes it
-    "models.json": ("models", "Base and tuned side by side", "make gemma"),
-    "tuning.json": ("tuning", "LoRA, DoRA and full fine-tuning", "make compare-tuning"),
+KINDS = {  # file: the section's id and title
+    "models.json": ("models", "Base and tuned side by side"),
+    "tuning.json": ("tuning", "LoRA, DoRA and full fine-tuning"),
 }
 
 
 def comparison(name, content):
     """The section of the file `name` with `content`, None where it was not measured."""
-    part, title, make = KINDS[name]
+    part, title = KINDS[name]
     if content is None:
-        return Section(part, title, missing=make)
+        return Section(part, title, missing=MAKES[name])
     answers = sections.answers(content, f"{name} holds them all.")
     found = [*sections.stages(content).tables, *answers.tables, *_costs(content)]
     return Section(

@@ -1,7 +1,6 @@
 """A comparison's figures as lines of cells, for the terminal and for the page; nothing is computed but quotients in words."""
 
-from lab import differences
-from lab.report import answer_lines, draw_table, label, one_line, rows
+from lab import report
 
 SPEED = {  # figure: its row, what it is multiplied by, digits
     "first_token_seconds": ("time to the first token, ms", 1000, 1),
@@ -99,17 +98,8 @@ def size_words(nbytes):
 
 
 def show(content, samples, file):
-    """Print a comparison: the answers side by side, what is right, the differences, then costs."""
-    named = list(content["stages"])
-    for sample in samples:
-        print(f"{sample['metric']}: {one_line(sample['prompt'])}", file=file)
-        width = max(map(len, named))
-        for stage, mark, answer in answer_lines(sample, named):
-            print(f"  {stage:{width}} {mark} {answer}", file=file)
-    tables = [rows(content["stages"])] if any(content["stages"].values()) else []
-    if content.get("paired"):
-        tables.append(differences.rows(content["paired"], label))
-    tables += filter(None, [speed_lines(content), size_lines(content), training_lines(content)])
-    for table in tables:
+    """Print a comparison: what is right, the differences, `samples` of the answers side by side, then costs."""
+    report.show({"stages": content["stages"], "paired": content.get("paired"), "samples": samples}, file)
+    for table in filter(None, [speed_lines(content), size_lines(content), training_lines(content)]):
+        report.draw_table(table, file)
         print(file=file)
-        draw_table(table, file)

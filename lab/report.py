@@ -85,7 +85,8 @@ def show(report, file=None):
     file = file or sys.stdout
     draw = _draw_rich if file.isatty() else _draw_plain
     stages = list(report["stages"])
-    draw(rows(report["stages"]), [], stages, file)
+    table = rows(report["stages"])
+    draw(table if len(table) > 1 else [], [], stages, file)  # nothing was judged: no table
     if report.get("paired"):
         print(f"\n{differences.LEGEND}", file=file)
         draw(differences.rows(report["paired"], label), [], stages, file)
