@@ -181,10 +181,8 @@ def fit(model, tokenizer, data, asked, schedule, beginning, found):
         f"{ending(state, settings)} in {seconds / 60:.1f} minutes; "
         f"kept iteration {best['iteration']}, {figures(best)}: {settings.adapter_path}"
     )
-    first = state.curve[0]
-    if best["valid_loss"] > first["valid_loss"] and not asked:
-        words = f"validation loss {best['valid_loss']:.4f}, before training {first['valid_loss']:.4f}"
-        print(f"warning: the adapter is worse than what it began with ({words}); use a lower --learning-rate")
+    if not asked:
+        warn_where_worse(state.curve[0]["valid_loss"], best["valid_loss"])
     return {
         "iterations": state.iteration,
         "stopped_early": state.stopped_by is not None,
@@ -198,6 +196,13 @@ def fit(model, tokenizer, data, asked, schedule, beginning, found):
         "padding": dict(zip(("share", "shapes"), schedule.padding(), strict=True)),
         "adapter_sha256": sha256(Path(settings.adapter_path) / adapters.WEIGHTS) if ranks.first() else None,
     }
+
+
+def warn_where_worse(before, after):
+    """Say it where the kept adapter's validation loss is higher than the loss before training."""
+    if after > before:
+        words = f"validation loss {after:.4f}, before training {before:.4f}"
+        print(f"warning: the adapter is worse than what it began with ({words}); use a lower --learning-rate")
 
 
 def begun(beginning):
