@@ -7,7 +7,7 @@ from mlx_lm import batch_generate
 from mlx_lm import utils as mlx_lm_utils
 from mlx_lm.sample_utils import make_sampler
 
-from lab import adapters, answers, blas, chat
+from lab import adapters, answers, blas, chat, gemma
 from lab.cli import LabError
 from lab.hub import SMALL_HIDDEN, model_folder
 
@@ -29,6 +29,7 @@ def load(model_path, adapter_path=None):
         model = mlx_lm_utils.dequantize_model(model)
         mx.eval(model.parameters())
     with_turn_ends(tokenizer)
+    gemma.fit_for_batches(model)
     adapters.note_quantization(model, config)
     model.freeze()
     model.eval()
