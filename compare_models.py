@@ -6,7 +6,8 @@
   python compare_models.py --report runs/gemma/models.json      (only prints it)
 
 Asked are the company's questions (--knowledge) and general ones (--general), with intervals and paired differences; or
---questions, a JSON object a line: {"question": "...", "accept": ["..."]}, without "accept" only shown side by side.
+--questions, a JSON object a line: {"question": "...", "accept": ["..."]}, without "accept" only shown side by side; or
+both, where --metrics is given too.
 Speed: the same questions and the same number of new tokens for every stage, the stages in turn, medians of --repeats
 rounds. In the answers + is right, - wrong. Training's time and memory come from the cost.json that training leaves.
 
@@ -20,6 +21,9 @@ from pathlib import Path
 from lab import stages
 from lab.cli import finish
 from lab.hub import default_gemma
+from lab.report import METRICS
+
+ASKED = tuple(METRICS)[:-1]  # --questions has a flag of its own
 
 
 def two_or_more(text):
@@ -35,6 +39,7 @@ def parse_args(argv):
     add("--report", type=Path, metavar="FILE.json", help="print this comparison, measure nothing")
     add("--profile", default="gemma", help="the settings' name, for the report (%(default)s)")
     add("--questions", type=Path, metavar="FILE.jsonl", help="your own questions, in place of all others")
+    add("--metrics", nargs="+", choices=ASKED, metavar="METRIC", help=f"what is asked: {', '.join(ASKED)}")
     stages.add_model_flags(parser, default=default_gemma())
     stages.add_probe_flags(parser, show=3)
     add("--repeats", type=stages.count, default=5, help="rounds of the speed measurement (%(default)s)")

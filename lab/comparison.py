@@ -16,7 +16,8 @@ from lab.records import read_jsonl, refuse
 
 METRICS = ("recall", "recall_paraphrase", "general", "general_mixed", "general_unmixed", "glasses", "mab_ts")
 OWN = "questions"
-SAMPLES = {"recall": 2, "recall_paraphrase": 4, "general": 4, "mab_ts": 1, OWN: 20}  # on the page
+SAMPLES = {OWN: 20, "recall": 2, "recall_paraphrase": 4, "general": 4, "mab_ts": 1}  # on the page
+SAMPLES |= {"identity": 1, "completion": 1}
 MAKES = {"models.json": "make gemma", "tuning.json": "make compare-tuning"}  # what writes these files
 
 
@@ -64,15 +65,21 @@ def check_stages(args):
     return named
 
 
+def metrics_of(args):
+    """What is asked besides --questions: --metrics, or without either of them all of METRICS."""
+    return tuple(args.metrics or (() if args.questions else METRICS))
+
+
 def measured(args):
     """The comparison that parsed flags ask for. Raises LabError for bad input before anything is loaded."""
     model_folder(args.model)
     check_stages(args)
-    asked = (read_questions(args.questions), "") if args.questions else None
-    metrics = (OWN,) if asked else METRICS
-
-    content, answers = stages.run(args, metrics, asked, partial(_costs, args))
-    content["samples"] = verification.samples(answers, {metric: SAMPLES.get(metric, 0) for metric in metrics})
+    metrics, probes, entity = metrics_of(args), [], ""
+    own = read_questions(args.questions) if args.questions else []
+    if metrics:
+        probes, entity = verification.load_probes(args.knowledge, args.general, metrics, args.limit)
+    content, answers = stages.run(args, metrics, (own + probes, entity), partial(_costs, args))
+    content["samples"] = verification.samples(answers, SAMPLES)
     return {"profile": args.profile, **content, "answers": answers}
 
 
@@ -126,5 +133,6 @@ def _spread(probes, number):
 
 def save(args, content):
     """Write --output: the comparison with the questions, model and adapters that it was made from."""
-    asked = [args.questions] if args.questions else [args.knowledge, args.general]
+    asked = [args.questions] if args.questions else []
+    asked += [args.knowledge, args.general] if metrics_of(args) else []
     write_summary(args.output, args, [*asked, *stages.model_files(args, stages.stages_of(args))], content)

@@ -112,6 +112,18 @@ def test_questions_of_ones_own_with_and_without_a_right_answer(run, model_8bit, 
     assert str(path) in content["inputs"] and "solverx_knowledge.jsonl" not in content["inputs"]
 
 
+def test_own_questions_and_chosen_metrics_together(run, model_8bit, adapters, write_rows, tmp_path):
+    path = write_rows("mine.jsonl", [{"question": "프랑스의 수도는 어디인가요?", "accept": ["파리"]}])
+    flags = ("--model", model_8bit, "--adapter-path", "base", f"a={adapters / 'two'}", "--questions", path, *QUICK)
+    output = tmp_path / "models.json"
+    code, out, error = run(command.main, *flags, "--metrics", "identity", "completion", "--output", output)
+    assert code == 0, error
+    content = measured.read_comparison(output, "x")
+    assert list(content["stages"]["a"]) == ["identity", "completion", "questions"]
+    assert {str(path), "solverx_knowledge.jsonl", "data_general"} <= content["inputs"].keys()
+    assert [sample["metric"] for sample in content["samples"]] == ["questions", "identity", "completion"]
+
+
 def test_without_any_right_answer_they_are_shown_and_not_counted(run, model_8bit, adapters, write_rows, tmp_path):
     path = write_rows("mine.jsonl", [{"question": "너는 누구니?"}])
     flags = ("--model", model_8bit, "--adapter-path", "base", f"a={adapters / 'two'}", "--questions", path, *QUICK)
@@ -163,6 +175,7 @@ def test_a_bad_file_of_questions_is_one_line(run, model_8bit, adapters, tmp_path
         ),
         (("--model", "models/none", "--adapter-path", "base", "a=FOLDER/two"), 1, "models/none: no model here"),
         (("--repeats", "0"), 2, "'0' is no whole number of at least 1"),
+        (("--metrics", "recal"), 2, "invalid choice: 'recal'"),
         (("--speed-tokens", "1"), 2, "'1' is no whole number of at least 2"),
         (("--report", "nowhere.json"), 1, "nowhere.json: no such file; `make gemma` writes it"),
         (("--adapter-path", "base", "a=FOLDER/two", "--knowledge", "no.jsonl"), 1, "no.jsonl: cannot read"),
