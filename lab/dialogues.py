@@ -77,7 +77,8 @@ def spread_out(items, wanted, seed):
     """`wanted` turns out of `items`, (fact, whether it is a program, Turn), the same for the same seed.
 
     Every program PROGRAM_REPEATS times, for programs are the first thing to be lost; the rest spread evenly, every fact
-    once before any fact twice. Where there are not so many turns, they stand there again from the first.
+    once before any fact twice. Where there are not so many turns, they stand there again from the first;
+    where few are wanted, programs take PROGRAM_SHARE of them.
     """
     draw, groups, order = random.Random(f"replay {seed}"), {}, []
     for fact, program, turn in items:
