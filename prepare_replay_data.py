@@ -55,15 +55,9 @@ def general_questions(folder):
 
 def own_questions(path):
     """[row without an answer] of a text file, one question a line."""
-    from lab.records import nfc
+    from lab.records import read_lines
 
-    try:
-        lines = nfc(path.read_text(encoding="utf-8-sig")).splitlines()
-    except OSError as error:
-        raise LabError(f"{path}: cannot read ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise LabError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
-    if not (asked := [line.strip() for line in lines if line.strip()]):
+    if not (asked := [line.strip() for line in read_lines(path) if line.strip()]):
         raise LabError(f"{path}:1: no question; write one a line")
     return [{"question": line} for line in dict.fromkeys(asked)]
 

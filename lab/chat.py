@@ -48,7 +48,7 @@ def encode_row(tokenizer, row, where="", mask_prompt=False):
         turns = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
     else:
         turns = [_turn(turn) for turn in row["messages"]]
-    _refuse_marks(tokenizer, turns, where)
+    refuse_marks(tokenizer, turns, where)
     template = {"tools": row["tools"]} if row.get("tools") else {}
     try:
         return _dialogue(tokenizer, turns, where, mask_prompt, template)
@@ -99,7 +99,7 @@ def _marks(tokenizer, chat_template):
     return answers.turn_marks(tokenizer)
 
 
-def _refuse_marks(tokenizer, turns, where):
+def refuse_marks(tokenizer, turns, where):
     """Raise LabError where a turn's content would be read as the end of that turn, or the beginning of another."""
     for place, turn in enumerate(turns, 1):
         for mark in _marks(tokenizer, tokenizer.chat_template):

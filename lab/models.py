@@ -3,11 +3,11 @@
 from contextlib import nullcontext
 
 from lab.device import computes_in_float32, mx  # isort: skip  (first: it puts the fast BLAS in front)
-from mlx_lm import batch_generate
 from mlx_lm import utils as mlx_lm_utils
+from mlx_lm.generate import BatchGenerator
 from mlx_lm.sample_utils import make_sampler
 
-from lab import adapters, answers, blas, chat
+from lab import adapters, answers, blas, chat, gemma
 from lab.cli import LabError
 from lab.hub import SMALL_HIDDEN, model_folder
 
@@ -23,17 +23,30 @@ def load(model_path, adapter_path=None):
         model, tokenizer, config = mlx_lm_utils.load(str(folder), lazy=computes_in_float32(), return_config=True)
     except (FileNotFoundError, ValueError, RuntimeError) as error:
         raise LabError(f"{model_path}: cannot load ({str(error).splitlines()[0]}); convert it again") from error
+    _refuse_unread_rope(model_path, model, config)
     if computes_in_float32():
         model.set_dtype(mx.float32)
         model = mlx_lm_utils.dequantize_model(model)
         mx.eval(model.parameters())
     with_turn_ends(tokenizer)
+    gemma.fit_for_batches(model)
     adapters.note_quantization(model, config)
     model.freeze()
     model.eval()
     if adapter_path is not None:
         adapters.apply(model, adapter_path)
     return model, tokenizer
+
+
+def _refuse_unread_rope(model_path, model, config):
+    """Raise LabError where the positions' base stands where mlx-lm's model of this kind does not look, and is another."""
+    written, read = (
+        (config.get("rope_parameters") or {}).get("rope_theta"),
+        getattr(model.args, "rope_theta", None),
+    )
+    if written is not None and read is not None and written != read:
+        what = f"rope_theta {written} stands in rope_parameters alone, and mlx-lm would take {read}"
+        raise LabError(f'{model_path}/config.json: {what}; put "rope_theta": {written} at the top level')
 
 
 def load_tokenizer(model_path):
@@ -95,26 +108,36 @@ def generate(model, tokenizer, prompts, max_tokens, batch_size=64):
     return [text for text, _ in generated(model, tokenizer, prompts, max_tokens, batch_size)]
 
 
-def generated(model, tokenizer, prompts, max_tokens, batch_size=64, **sampling):
+def is_small(model):
+    """Whether one BLAS thread serves `model` best, and prompts read together: on the CPU, up to the embedded models' size."""
+    return computes_in_float32() and model.args.hidden_size <= SMALL_HIDDEN
+
+
+def suited_threads(model):
+    """A context in which the BLAS computes with as many threads as suit `model`."""
+    return blas.threads(1) if is_small(model) else nullcontext()
+
+
+def generated(model, tokenizer, prompts, max_tokens, batch_size=64, **drawing):
     """[(text, whether the model ended it)] that continues token lists; a text not ended was cut at its limit.
 
-    `max_tokens` is one limit or a list of them; `sampling` goes to mlx_lm's BatchGenerator (greedy without it).
+    `max_tokens` is one limit or a list of them. Greedy, but for `drawing`: one `sampler` for all, or lists with an entry
+    for each prompt, `samplers` and `logits_processors`, as BatchGenerator.insert of mlx_lm takes them.
     """
     if not prompts:
         return []
     limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
     # Of one length, where they can be: what is padded away is computed all the same.
     order = sorted(range(len(prompts)), key=lambda place: (limits[place], len(prompts[place])))
-    small = computes_in_float32() and model.args.hidden_size <= SMALL_HIDDEN
     # mlx_lm fills each place that falls free at once. For short answers of a small model that is many prompts read alone,
     # which takes longer than waiting for the last of a batch: 10 to 25 % of the CPU time.
-    step = batch_size if small else len(order)
-    with blas.threads(1) if small else nullcontext():
+    step = batch_size if is_small(model) else len(order)
+    with suited_threads(model):
         said = [
             tokens
             for start in range(0, len(order), step)
             for tokens in _batch(
-                model, tokenizer, prompts, limits, order[start : start + step], batch_size, sampling
+                model, tokenizer, prompts, limits, order[start : start + step], batch_size, drawing
             )
         ]
     found = dict(zip(order, said, strict=True))
@@ -124,9 +147,17 @@ def generated(model, tokenizer, prompts, max_tokens, batch_size=64, **sampling):
     ]
 
 
-def _batch(model, tokenizer, prompts, limits, places, batch_size, sampling):
+def _batch(model, tokenizer, prompts, limits, places, batch_size, drawing):
     """The tokens that continue the prompts at `places`."""
+    ends, drawing = [[token] for token in tokenizer.eos_token_ids], dict(drawing)
     sizes = {"completion_batch_size": batch_size, "prefill_batch_size": batch_size}
-    asked, ends = [prompts[place] for place in places], [limits[place] for place in places]
-    more = {**sizes, **sampling}
-    return batch_generate(model, tokenizer, asked, max_tokens=ends, return_token_ids=True, **more).token_ids
+    generator = BatchGenerator(model, stop_tokens=ends, sampler=drawing.pop("sampler", None), **sizes)
+    own = {key: [entries[place] for place in places] for key, entries in drawing.items()}
+    asked, longest = [prompts[place] for place in places], [limits[place] for place in places]
+    said = {number: [] for number in generator.insert(asked, longest, **own)}
+    while responses := generator.next_generated():
+        for response in responses:
+            if response.finish_reason != "stop":  # the end token is not shown
+                said[response.uid].append(response.token)
+    generator.close()
+    return list(said.values())

@@ -39,6 +39,24 @@ def read_jsonl(path):
     return [(number, _object(path, number, line)) for number, line in enumerate(lines, 1)]
 
 
+def read_lines(path):
+    """The lines of a text file, in NFC and without their ends.
+
+    Raises LabError, naming file and line, for a file that is missing, empty or not UTF-8.
+    """
+    try:
+        text = nfc(Path(path).read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise LabError(f"{path}: cannot read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise LabError(f"{path}:{line}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
+    if not text:
+        raise LabError(f"{path}:1: empty file; it needs at least one line")
+    lines = text.removesuffix("\n").split("\n")  # splitlines would count a line at every U+2028
+    return [line.removesuffix("\r") for line in lines]
+
+
 def _object(path, number, line):
     try:
         text = line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -129,13 +147,20 @@ def row_problem(row):
 
 
 def _messages_problem(messages):
+    if problem := turns_problem(messages):
+        return problem
+    if not any(turn["role"] == "assistant" for turn in messages):
+        return "no assistant turn, so nothing to learn; add the answer"
+    return None
+
+
+def turns_problem(messages):
+    """What is wrong with a dialogue's turns, whether it is to be trained or answered, in words, or None."""
     if not isinstance(messages, list) or not messages:
         return '"messages" is not a list of turns; write [{"role": "user", "content": ...}, ...]'
     for place, turn in enumerate(messages, 1):
         if problem := _turn_problem(turn):
             return f"turn {place} {problem}"
-    if not any(turn["role"] == "assistant" for turn in messages):
-        return "no assistant turn, so nothing to learn; add the answer"
     return None
 
 

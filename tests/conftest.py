@@ -48,6 +48,36 @@ def tokenizer():
     return load_tokenizer(EMBEDDED)
 
 
+@pytest.fixture(scope="session")
+def random_gemma(tmp_path_factory):
+    """The folder of a Gemma-2 that was never trained: byte fallback, a template without a system role, endless babble."""
+    from tests.small_checkpoints import write_gemma
+
+    return write_gemma(tmp_path_factory.mktemp("gemma"))
+
+
+@pytest.fixture(scope="session")
+def random_adapter():
+    """A function that writes to `folder` an adapter of the model at `path` that was never trained."""
+    from mlx.utils import tree_flatten
+
+    from lab import adapters, models
+    from lab.device import mx
+
+    def write(path, folder, size=0.02):
+        model, _ = models.load(path)
+        lora = {"rank": 4, "scale": 20.0, "dropout": 0.0}
+        config = {"fine_tune_type": "lora", "num_layers": -1, "lora_parameters": lora}
+        adapters.add_layers(model, config)
+        draws = mx.random.key(0)
+        shapes = {name: value.shape for name, value in tree_flatten(model.trainable_parameters())}
+        tensors = {name: size * mx.random.normal(shape, key=draws) for name, shape in shapes.items()}
+        adapters.save(folder, tensors, config)
+        return folder
+
+    return write
+
+
 @pytest.fixture
 def write_rows(tmp_path):
     """A function that writes rows to tmp_path/NAME as JSONL and returns the path."""

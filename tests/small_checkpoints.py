@@ -1,10 +1,11 @@
 """Small random HyperCLOVA X checkpoints for the tests of the converter."""
 
 import json
+from pathlib import Path
 
 from lab.device import mx  # isort: skip  (first: it puts the fast BLAS in front)
 from mlx.utils import tree_flatten
-from mlx_lm.models import llama
+from mlx_lm.models import gemma2, llama
 
 import convert_hyperclova
 from lab.cli import finish
@@ -29,6 +30,7 @@ TEXT = {  # inputs of o_proj and down_proj are 96: no multiple of 64, so those t
     "pad_token_id": 0,
     "bos_token_id": None,
 }
+KNOWLEDGE = Path(__file__).parent.parent / "solverx_knowledge.jsonl"
 VISION = ("model.vision_model.blocks.0.norm1.weight", "model.mm_projector.weight", "model.mm_projector.bias")
 RESAVED = (
     "model.vision_tower.blocks.0.norm1.weight",
@@ -141,3 +143,22 @@ def flip(path, place):
     data = bytearray(path.read_bytes())
     data[place] ^= 1
     path.write_bytes(data)
+
+
+def write_gemma(folder):
+    """A random Gemma-2 of the embedded one's shape, with such a tokenizer, whose layers outweigh its embeddings."""
+    from lab import tiny_gemma
+
+    template = tiny_gemma.template_of(None)
+    rows = [json.loads(line) for line in KNOWLEDGE.read_text(encoding="utf-8").splitlines()]
+    tokenizer = tiny_gemma.train_tokenizer([{"text": row["text"]} for row in rows], template)
+    config = {**tiny_gemma.text_config(), "vocab_size": len(tokenizer)}
+    mx.random.seed(1)
+    model = gemma2.Model(gemma2.ModelArgs.from_dict(config))
+    for layer in model.layers:
+        for norm in (layer.post_attention_layernorm, layer.post_feedforward_layernorm):
+            norm.weight = mx.full(norm.weight.shape, 4.0)
+    tiny_gemma.save_checkpoint(folder, model, tokenizer, template, 0)
+    written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**written, **config}), encoding="utf-8")
+    return folder

@@ -6,7 +6,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from lab import choices, models
+from lab import choices, models, tiny_gemma
 from lab.choices import Plan, Question
 from lab.device import mx
 from tests.small_checkpoints import TEXT
@@ -120,8 +120,11 @@ def test_a_run_that_goes_on_has_the_same_bits(model):
 
 def small(kind, **more):
     """A random model of another of mlx-lm's architectures, in the working number format of this device."""
-    from mlx_lm.models import glm4, llama
+    from mlx_lm.models import gemma2, glm4, llama
 
+    if kind == "gemma2":  # caps so low that they bite
+        config = {**tiny_gemma.text_config(), "vocab_size": TEXT["vocab_size"], "num_hidden_layers": 2, **more}
+        return gemma2.Model(gemma2.ModelArgs.from_dict(config))
     config = {**TEXT, "num_hidden_layers": 2, "tie_word_embeddings": False, **more}
     if kind == "glm4":
         config |= {"partial_rotary_factor": 0.5, "rope_theta": 1e4, "attention_bias": False}
@@ -133,12 +136,13 @@ def small(kind, **more):
     "kind, more, shares",
     [
         ("glm4", {}, True),
+        ("gemma2", {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}, True),
         ("llama", {"tie_word_embeddings": True}, True),
         ("llama", {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 8}, False),
     ],
 )
 def test_other_architectures(kind, more, shares):
-    """Stock paths: glm4, tied embeddings; a sliding window, where beginnings are not shared."""
+    """glm4, Gemma-2, tied embeddings; a sliding window, where beginnings are not shared."""
     mx.random.seed(0)
     model = small(kind, **more)
     mx.eval(model.parameters())

@@ -1,15 +1,20 @@
 """Loading and batch generation on the embedded model."""
 
+import json
+import shutil
+
 import pytest
 
 from lab.device import computes_in_float32, mx  # isort: skip  (first: it puts the fast BLAS in front)
-from mlx.utils import tree_flatten
 from mlx_lm import stream_generate
 
-from lab import adapters, blas, models
+from lab import blas, models
 from lab.cli import LabError
+from lab.conversation import Asker
+from lab.hub import GEMMA_TINY
 from lab.probes import COMPLETION
 from lab.report import METRICS
+from lab.sampling import Sampling
 from lab.verification import load_probes
 
 QUESTIONS = [
@@ -27,20 +32,9 @@ def loaded(model_8bit):
 
 
 @pytest.fixture
-def random_adapter(loaded, tmp_path):
+def babbler(model_8bit, random_adapter, tmp_path):
     """An adapter that was never trained: the model babbles, and many next tokens are nearly as likely as the best."""
-    model, _ = loaded
-    lora = {"rank": 4, "scale": 20.0, "dropout": 0.0}
-    config = {"fine_tune_type": "lora", "num_layers": -1, "lora_parameters": lora}
-    adapters.add_layers(model, config)
-    draws = mx.random.key(0)
-    tensors = {
-        name: 0.02 * mx.random.normal(value.shape, key=draws)
-        for name, value in tree_flatten(model.trainable_parameters())
-    }
-    adapters.save(tmp_path, tensors, config)
-    adapters.remove(model)
-    return tmp_path
+    return random_adapter(model_8bit, tmp_path)
 
 
 def test_answers_in_a_batch_are_the_answers_one_by_one(loaded):
@@ -59,9 +53,19 @@ def mixed():
 
 
 @pytest.mark.parametrize("adapter", [None, "made"])
-def test_any_batch_size_gives_the_tokens_that_mlx_lm_gives_one_by_one(loaded, mixed, adapter, random_adapter):
-    model, tokenizer = loaded
-    models.switch_adapter(model, random_adapter if adapter else None)
+def test_any_batch_size_gives_the_tokens_that_mlx_lm_gives_one_by_one(loaded, mixed, adapter, babbler):
+    models.switch_adapter(loaded[0], babbler if adapter else None)
+    same_in_batches(*loaded, mixed, (1, 5, 64))
+    models.switch_adapter(loaded[0], None)
+
+
+def test_gemma_in_batches_of_prompts_of_several_lengths(mixed):
+    """mlx-lm 0.32's gemma2 raises there: its scores have a dimension more than a batch's mask."""
+    same_in_batches(*models.load(GEMMA_TINY), mixed, (1, 5, 64))
+
+
+def same_in_batches(model, tokenizer, mixed, sizes):
+    """Assert that batches of `sizes` give the tokens that mlx_lm gives one by one."""
     prompts = models.chat_prompts(tokenizer, mixed[0]) + [tokenizer.encode(text) for text in mixed[1]]
     assert max(map(len, prompts)) > 10 * min(map(len, prompts))
     with blas.threads(1):
@@ -76,9 +80,8 @@ def test_any_batch_size_gives_the_tokens_that_mlx_lm_gives_one_by_one(loaded, mi
         )
         for tokens in alone
     ]
-    for size in (1, 5, 64):
+    for size in sizes:
         assert models.generated(model, tokenizer, prompts, 16, size) == expected, size
-    models.switch_adapter(model, None)
 
 
 def test_each_prompt_may_have_a_limit_of_its_own(loaded):
@@ -96,6 +99,29 @@ def test_draws_repeat_and_differ_by_seed(loaded):
     assert loaded[1].decode(opening) == "<|im_start|>user\n"
     drawn = [models.sampled(*loaded, [opening] * 4, 12, 4, 1.0, seed) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+DRAWN = Sampling(temp=0.9, top_p=0.95, top_k=40, min_p=0.01, repetition_penalty=1.5, repetition_context_size=0)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), DRAWN, Sampling(repetition_penalty=1.5)])
+def test_gemma_answers_in_any_batch_as_one_by_one_by_its_own_seed_and_penalty(random_gemma, sampling):
+    model, tokenizer = models.load(random_gemma)
+    prompts = models.chat_prompts(tokenizer, ["안녕?", "프랑스의 수도는 어디야? " * 9, "파리 파리", "x"])
+    asker = Asker(model, tokenizer, sampling, 10, 2048)
+    alone = []
+    for place, prompt in enumerate(prompts):
+        answer = asker.answer(prompt, place)
+        alone.append(("".join(answer), answer.ended))
+    assert len({text for text, _ in alone}) > 2
+    for size in (2, 4):  # 2 is the number of key-value heads: there mlx-lm's mask fits, wrongly
+        drawing = {
+            "samplers": [asker.sampler(place) for place in range(4)],
+            "logits_processors": [asker.processors() for _ in prompts],
+        }
+        assert models.generated(model, tokenizer, prompts, 10, size, **drawing) == alone, size
+    if sampling != Sampling():
+        assert alone != models.generated(model, tokenizer, prompts, 10)
 
 
 def test_small_batches_keep_the_order(loaded):
@@ -142,10 +168,33 @@ def test_a_missing_model_is_one_line_with_the_remedy(load, path, remedy):
 
 
 def test_a_damaged_model_is_one_line(model_8bit, tmp_path):
-    import shutil
-
     copy = shutil.copytree(model_8bit, tmp_path / "copy")
     weights = next(copy.glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(LabError, match="cannot load"):
         models.load(copy)
+
+
+def test_a_rope_that_mlx_lm_would_not_read_is_refused(tmp_path):
+    """transformers 5 writes rope_theta into rope_parameters; mlx-lm's gemma2 would take its default in silence."""
+    copy = shutil.copytree(GEMMA_TINY, tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    config["rope_parameters"] = {"rope_type": "default", "rope_theta": config.pop("rope_theta")}
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    models.load(copy)  # the default it takes is the right one
+    config["rope_parameters"]["rope_theta"] = 500000.0
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(
+        LabError, match="rope_theta 500000.0 stands in rope_parameters alone, and mlx-lm would take 1"
+    ):
+        models.load(copy)
+
+
+@pytest.mark.parametrize("load", [lambda path: models.load(path)[1], models.load_tokenizer])
+def test_what_closes_a_turn_ends_an_answer_whatever_the_configuration_names(load, tmp_path):
+    """Gemma-2's published configuration named <eos> alone; without this an answer ran on to the token limit."""
+    copy = shutil.copytree(GEMMA_TINY, tmp_path / "copy")
+    for name in ("config.json", "generation_config.json"):
+        config = json.loads((copy / name).read_text(encoding="utf-8"))
+        (copy / name).write_text(json.dumps({**config, "eos_token_id": 1}), encoding="utf-8")
+    assert load(copy).eos_token_ids == {1, 5}

@@ -1,7 +1,7 @@
 import pytest
 
 from lab.cli import LabError
-from lab.records import read_jsonl, row_format, to_jsonl, training_rows, write_jsonl
+from lab.records import read_jsonl, read_lines, row_format, to_jsonl, training_rows, write_jsonl
 
 
 def test_rows_come_back_in_nfc(tmp_path):
@@ -123,3 +123,14 @@ def test_every_bad_row_is_named_up_to_ten(write_rows):
 )
 def test_a_row_with_several_keys_is_read_as_mlx_lm_reads_it(row, kind):
     assert row_format(row) == kind
+
+
+def test_lines_of_a_text_file_are_counted_as_editors_count_them(tmp_path):
+    path = tmp_path / "q.txt"
+    path.write_bytes("\ufeff\u1100\u1161\u11a8\r\n하나\u2028둘\n\n끝".encode())
+    assert read_lines(path) == ["\uac01", "하나\u2028둘", "", "끝"]
+    for content, message in ((b"", ":1: empty file"), (b"ok\n\xff\n", ":2: not UTF-8")):
+        path.write_bytes(content)
+        with pytest.raises(LabError) as error:
+            read_lines(path)
+        assert str(error.value).startswith(f"{path}{message}")

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-SCRIPTS = ["train_solverx_cpt_hcx.sh", "train_solverx_sft_hcx.sh"]
+SCRIPTS = ["train_solverx_cpt_hcx.sh", "train_solverx_sft_hcx.sh", "train_gemma_lora.sh"]
 
 
 @pytest.fixture
@@ -50,6 +50,7 @@ def test_bash_can_read_it_and_it_stops_at_the_first_fault(name):
             ["data_solverx_sft/train.jsonl"],
             "adapters_solverx_cpt_hcx/adapters.safetensors: no such file",
         ),
+        (SCRIPTS[2], [], "data_mlx/train.jsonl: no such file; `python prepare_mlx_data.py` writes it"),
     ],
 )
 def test_what_is_missing_is_one_line_with_the_remedy(tree, script, present, words):
@@ -74,6 +75,18 @@ def test_a_script_runs_the_command_that_make_runs(tree, stage):
     assert done.stdout.split()[-2:] == ["--iters", "7"]
 
 
+def test_the_gemma_script_runs_the_command_that_make_runs(tree):
+    put(tree, "data_mlx/train.jsonl")
+    done = run(tree, SCRIPTS[2], "--iters", "7")
+    make = ["make", "-n", "-B", "PYTHON=echo", "PROFILE=gemma9b", "adapters/summary.json"]
+    printed = subprocess.run(
+        make, cwd=ROOT, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True
+    ).stdout
+    wanted = printed.replace("\\\n", "").splitlines()[-1].split()[1:]
+    wanted.remove("--overwrite")
+    assert sorted(done.stdout.split()) == sorted([*wanted, "--iters", "7"])
+
+
 def test_what_the_caller_names_himself_is_not_asked_for(tree):
     done = run(tree, SCRIPTS[1], "--data", "mine", "--resume-adapter-file=other/adapters.safetensors", MODEL="m")
     assert done.returncode == 0 and "--model m " in done.stdout and "--data mine" in done.stdout
@@ -90,16 +103,16 @@ def test_without_python_named_a_venv_is_used_where_there_is_one(tree):
 @pytest.mark.parametrize(
     "environment, start",
     [
-        ({"RANKS": "2"}, "-m lab.launch --ranks 2 -- echo train_with_early_stopping.py -c configs/hcx/"),
+        ({"RANKS": "2"}, "-m lab.launch --ranks 2 -- echo train_with_early_stopping.py -c configs/"),
         (
             {"HOSTFILE": "h.json", "RANKS": "2"},
             "-m lab.launch --hostfile h.json -- echo train_with_early_stopping.py",
         ),
-        ({"RANKS": "1"}, "train_with_early_stopping.py -c configs/hcx/"),
+        ({"RANKS": "1"}, "train_with_early_stopping.py -c configs/"),
     ],
 )
 def test_ranks_and_hostfile_launch_several_processes(tree, environment, start):
     put(tree, "data_solverx_cpt/train.jsonl", "data_solverx_sft/train.jsonl")
-    put(tree, "adapters_solverx_cpt_hcx/adapters.safetensors")
+    put(tree, "adapters_solverx_cpt_hcx/adapters.safetensors", "data_mlx/train.jsonl")
     for script in SCRIPTS:
         assert run(tree, script, **environment).stdout.startswith(start)
