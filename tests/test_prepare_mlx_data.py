@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import unicodedata
 from collections import Counter
 
 import pytest
@@ -189,7 +190,7 @@ def test_every_dropped_row_is_named_with_its_line_and_reason(run, table, tmp_pat
         ("긴 답이 있나요?", "아" * 9000),
         ("아주 긴 답이 있나요?", "아" * 90000),
         ("다른 물음입니다", "1"),
-        ("또 다른 이야기", "2"),
+        ("또 다른 이야기", unicodedata.normalize("NFD", "각 2")),
     ]
     path = table(cells)
     with open(path, "a", encoding="utf-8") as file:
@@ -207,6 +208,7 @@ def test_every_dropped_row_is_named_with_its_line_and_reason(run, table, tmp_pat
         in report
     )
     assert "| white space folded | 2 |" in report and f"{path}:3" in report
+    assert f"| Unicode composed (NFC) | 1 | `ᄀ·ᅡ·ᆨ· 2` | `각 2` | `{path}:13` |" in report
 
 
 def test_near_duplicates_that_are_kept_stay_in_one_part(run, table, tmp_path):
