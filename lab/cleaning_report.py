@@ -1,5 +1,7 @@
 """What cleaning did, for a person: a short table on the terminal and cleaning.md, both out of the summary's content."""
 
+import re
+
 from lab.cleaning import STEPS
 from lab.corpus import REASONS
 from lab.splits import PARTS
@@ -7,6 +9,7 @@ from lab.splits import PARTS
 MARKS = str.maketrans({"|": "\\|", "\n": "⏎", "\r": "⏎", "\t": "⇥", "`": "'"})
 
 
+LOOSE = re.compile("[\u0300-\u036f\u1100-\u11ff]")  # parts of a letter, which would look composed
 COUNTED = ("train", "valid", "test", "recall", "company", "several_turns", "replay")
 
 
@@ -34,7 +37,11 @@ def markdown(source, results):
     for name, step in cleaning["steps"].items():
         cells = [_cell(step[key]) if key in step else "" for key in ("before", "after", "where")]
         text.append(f"| {STEPS[name]} | {step['changed']:,} | {' | '.join(cells)} |")
-    text += ["", "⏎ stands for a new line. Code (``` fences, `backticks`) loses only control characters.", ""]
+    text += [
+        "",
+        "⏎ stands for a new line, · for where a letter's parts were not one. Code (``` fences, `backticks`) loses only control characters.",
+        "",
+    ]
     if dropped is not None:
         text += [
             "| dropped because | rows | first example | line | for the sake of line |",
@@ -52,6 +59,6 @@ def markdown(source, results):
 
 
 def _cell(text):
-    text = text.translate(MARKS)
+    text = LOOSE.sub(r"\g<0>·", text.translate(MARKS))
     seen = (letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text)
     return f"`{''.join(seen)}`" if text else ""

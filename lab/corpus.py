@@ -13,9 +13,9 @@ from json.encoder import encode_basestring
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from lab.cli import LabError, written_atomically
+from lab.cli import LabError
 from lab.records import nfc
-from lab.splits import PARTS, Links, Split, group_hash
+from lab.splits import Links, Split, group_hash
 from lab.tables import as_text, read_table
 
 REASONS = {  # why a row is dropped, in the order in which it is looked for
@@ -31,7 +31,6 @@ REASONS = {  # why a row is dropped, in the order in which it is looked for
 SHOWN = 80  # characters of a dropped row in the list
 UNCLEANED = 10  # times --max-length: what is longer is not even cleaned
 LARGE = 0.5  # a group with so large a share of the rows is told of
-RECALL_LETTERS, RECALL_ROWS = 40, 200  # answers short enough to be asked for literally, and how many of them
 KEPT_KEYS = ("messages", "text", "prompt", "completion", "tools", "accept")
 encode = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -227,33 +226,3 @@ def split_of(corpus, path, args):
     if (share := split.sizes.max() / len(groups)) > LARGE and len(split.distinct) > 1:
         print(f"warning: one group holds {share:.0%} of the rows, so the shares of the parts cannot be kept")
     return split
-
-
-class Parts:
-    """The files of train, valid and test while they are written; they take their names together at the end."""
-
-    def __init__(self, folder, names, stack):
-        self.counts = dict.fromkeys(PARTS, 0)
-        self._files = {
-            name: stack.enter_context(written_atomically(Path(folder) / f"{name}.jsonl")) for name in names
-        }
-
-    def write(self, part, line):
-        """Write a row's JSON line (bytes with the line's end) to a part."""
-        self.counts[part] += 1
-        self._files[part].write(line)
-
-
-def write_parts(corpus, split, parts):
-    """Write every row to its part; returns rows of valid that recall can ask for, with "accept"."""
-    recall = []
-    for row, line in enumerate(corpus.lines()):
-        if row in corpus.out:
-            continue
-        part = PARTS[split.part(corpus.groups[row])]
-        parts.write(part, line)
-        if part == "valid" and len(recall) < RECALL_ROWS and line.startswith(b'{"messages"'):
-            messages = json.loads(line)["messages"]
-            if len(messages[-1]["content"]) <= RECALL_LETTERS:
-                recall.append({"messages": messages, "accept": [messages[-1]["content"]]})
-    return recall

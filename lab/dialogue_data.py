@@ -22,9 +22,7 @@ def prepare(args):
     if not company["train"]:
         raise LabError(f"{args.knowledge}: no fact has a question, so there is no dialogue to make; add questions")
     world = general.load_facts(args.general)
-    number = args.general_rows
-    if number is None:
-        number = mixing.wanted(args.replay, len(company["train"]) + args.several_turns)
+    number = mixing.wanted(args, len(company["train"]) + args.several_turns)
     mixed = mixing.general_rows(world, number, args.seed, args.replay_file)
     trained = company["train"] + mixed.train
     valid = company["valid"] + mixed.valid
@@ -34,16 +32,13 @@ def prepare(args):
     rows = [dialogues.messages(turn) for turn in trained] + several
     random.Random(args.seed).shuffle(rows)
     held = valid or company["train"][::10]
-    if not company["valid"]:
-        print("warning: no company wording could be held back, so validation cannot watch the company's questions")
     remove_summary(args.output_dir)
     write(args.output_dir, "train", rows)
     write(args.output_dir, "valid", [dialogues.messages(turn) for turn in held])
     write(args.output_dir, "test", mixing.recall_rows(company["probe"]))
     write(args.output_dir, "recall", mixing.recall_rows(valid))
     write(args.output_dir, "dropped", [])  # an earlier table's
-    if silent:
-        print(f"{silent} facts have only text and no clear subject: no dialogue teaches them")
+    warn(company, silent)
     results = {
         **{"facts": len(facts), "facts_with_derived_questions": derived, "facts_without_questions": silent},
         **{"train": len(rows), "valid": len(held), "test": len(company["probe"]), "recall": len(valid)},
@@ -53,6 +48,14 @@ def prepare(args):
         "cleaning": cleaner.results(),
     }
     return results, [args.knowledge, args.general]
+
+
+def warn(company, silent):
+    """Say what the facts did not allow; `silent` is how many of them have no question."""
+    if not company["valid"]:
+        print("warning: no company wording could be held back, so validation cannot watch the company's questions")
+    if silent:
+        print(f"{silent} facts have only text and no clear subject: no dialogue teaches them")
 
 
 def write(folder, name, rows):

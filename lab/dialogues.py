@@ -15,7 +15,7 @@ from lab.leaks import Wording
 REPLAYED_SHARE = (
     0.75  # of the general facts; the others are never replayed, so that forgetting can be seen on them
 )
-PROGRAM_REPEATS, PROGRAM_SHARE = 2, 1 / 3  # of programs: how often each, at most what share of the rows
+PROGRAM_REPEATS, PROGRAM_SHARE = 2, 1 / 3  # of programs: how often each; the share where rows are few
 GENERAL_VALID = 40  # rows of facts that are not replayed: validation also watches what the mix does not protect
 
 
@@ -77,7 +77,8 @@ def spread_out(items, wanted, seed):
     """`wanted` turns out of `items`, (fact, whether it is a program, Turn), the same for the same seed.
 
     Every program PROGRAM_REPEATS times, for programs are the first thing to be lost; the rest spread evenly, every fact
-    once before any fact twice. Where there are not so many turns, they stand there again from the first.
+    once before any fact twice. Where there are not so many turns, they stand there again from the first;
+    where few are wanted, programs take PROGRAM_SHARE of them.
     """
     draw, groups, order = random.Random(f"replay {seed}"), {}, []
     for fact, program, turn in items:
@@ -88,7 +89,7 @@ def spread_out(items, wanted, seed):
         order += turns + [item for item in turns if item[0] < 0] * (PROGRAM_REPEATS - 1)
     order.sort(key=lambda item: item[:2])
     programs, rest = ([turn for place, _, turn in order if (place < 0) == kind] for kind in (True, False))
-    if rest and len(programs) > wanted * PROGRAM_SHARE:  # few rows are not to be one program's wordings
+    if rest and len(programs) >= wanted:  # few rows are not to be one program's wordings alone
         programs = list(dict.fromkeys(programs))[: math.ceil(wanted * PROGRAM_SHARE)]
     return list(islice(cycle(programs + rest), wanted))
 

@@ -39,9 +39,10 @@ def settle(args, defaults):
         raise LabError("--several-turns is 0 or more")
 
 
-def wanted(share, others):
-    """How many general rows make a `share` (0 to below 1) of all rows beside `others`."""
-    return round(share / (1 - share) * others)
+def wanted(args, others):
+    """How many general rows to mix in: --general-rows, or what makes the share --replay of all rows beside `others`."""
+    number = getattr(args, "general_rows", None)
+    return round(args.replay / (1 - args.replay) * others) if number is None else number
 
 
 def general_rows(world, number, seed, file=None, asked=None):

@@ -3,11 +3,14 @@
 import json
 import shutil
 from contextlib import ExitStack
+from pathlib import Path
 
 from lab.cleaning import Cleaner
 from lab.cli import LabError, remove_summary, write_atomically, written_atomically
-from lab.corpus import Columns, Parts, drop_near, encode, gather, key_of, split_of, write_parts
+from lab.corpus import Columns, drop_near, encode, gather, key_of, split_of
 from lab.splits import PARTS
+
+RECALL_LETTERS, RECALL_ROWS = 40, 200  # answers short enough to be asked for literally, and how many of them
 
 
 def prepare(args):
@@ -62,7 +65,7 @@ def general_rows(args, corpus, trained):
     """{"train": [Turn], "valid": [Turn], "facts", "source"}: general rows whose questions the table does not ask."""
     from lab import general, mixing
 
-    number = mixing.wanted(args.replay, trained) if args.general_rows is None else args.general_rows
+    number = mixing.wanted(args, trained)
     if not number:
         return {"train": [], "valid": [], "facts": [], "source": "none"}
     world = general.load_facts(args.general)
@@ -94,6 +97,36 @@ def write_files(args, corpus, split, counts, mixed, files):
     for name in {*PARTS, "recall"} - {*wanted, *(["recall"] if recall else [])}:
         (folder / f"{name}.jsonl").unlink(missing_ok=True)  # an earlier run's
     return len(recall)
+
+
+class Parts:
+    """The files of train, valid and test while they are written; they take their names together at the end."""
+
+    def __init__(self, folder, names, stack):
+        self.counts = dict.fromkeys(PARTS, 0)
+        self._files = {
+            name: stack.enter_context(written_atomically(Path(folder) / f"{name}.jsonl")) for name in names
+        }
+
+    def write(self, part, line):
+        """Write a row's JSON line (bytes with the line's end) to a part."""
+        self.counts[part] += 1
+        self._files[part].write(line)
+
+
+def write_parts(corpus, split, parts):
+    """Write every row to its part; returns rows of valid that recall can ask for, with "accept"."""
+    recall = []
+    for row, line in enumerate(corpus.lines()):
+        if row in corpus.out:
+            continue
+        part = PARTS[split.part(corpus.groups[row])]
+        parts.write(part, line)
+        if part == "valid" and len(recall) < RECALL_ROWS and line.startswith(b'{"messages"'):
+            messages = json.loads(line)["messages"]
+            if len(messages[-1]["content"]) <= RECALL_LETTERS:
+                recall.append({"messages": messages, "accept": [messages[-1]["content"]]})
+    return recall
 
 
 def first_dropped(corpus):
