@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 DONE, USER_ERROR, CHECK_FAILED, DIVERGED, STOPPED = 0, 1, 3, 4, 75
@@ -162,13 +163,19 @@ def afresh(remedy):
 
 
 def versions():
-    """The versions of Python and of the packages that decide the numbers."""
+    """The versions of Python and of the packages that decide the numbers; None for one that is not installed."""
+    names = ("mlx", "mlx-lm", "transformers", "tokenizers", "numpy")
+    return {"python": sys.version.split()[0], **{name: _version(name) for name in names}}
+
+
+@lru_cache
+def _version(name):
     from importlib import metadata
 
-    names = ("mlx", "mlx-lm", "transformers", "tokenizers", "numpy")
-    present = {distribution.name.lower() for distribution in metadata.distributions()}
-    installed = {name: metadata.version(name) if name in present else None for name in names}
-    return {"python": sys.version.split()[0], **installed}
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def commit():
