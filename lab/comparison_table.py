@@ -8,8 +8,8 @@ SPEED = {  # figure: its row, what it is multiplied by, digits
     "decode_tokens_per_second": ("writing the answer, tokens/s", 1, 0),
 }
 SPEED_NOTE = (
-    "Medians of {repeats} rounds with their quartiles, the stages in turn; x is the median quotient by the base's of the same "
-    "round. {prompts} questions ({prompt_tokens} tokens) one at a time, {new_tokens} new tokens each, end tokens or not. "
+    "Medians of {repeats} rounds with their quartiles, the stages in turn; x is the quotient by the base's of the same round: "
+    "where its quartiles lie on both sides of 1, nothing is told apart. {prompts} questions ({prompt_tokens} tokens) one at a time, {new_tokens} new tokens each, end tokens or not. "
     "Peak memory is that of MLX's arrays, the model's among them."
 )
 SIZE_NOTE = "On the disk: the adapter's tensors and its config. Share: of the model's parameters."
@@ -34,7 +34,7 @@ def speed_lines(content):
 def _timed(figures, name):
     _, factor, digits = SPEED[name]
     ratio = (figures.get("ratio") or {}).get(name)
-    return _spread(figures[name], factor, digits) + (f" x{ratio['median']:.2f}" if ratio else "")
+    return _spread(figures[name], factor, digits) + (f", x{_spread(ratio, 1, 2)}" if ratio else "")
 
 
 def _spread(value, factor, digits):
