@@ -151,7 +151,10 @@ def write_gemma(folder):
 
     template = tiny_gemma.template_of(None)
     rows = [json.loads(line) for line in KNOWLEDGE.read_text(encoding="utf-8").splitlines()]
-    tokenizer = tiny_gemma.train_tokenizer([{"text": row["text"]} for row in rows], template)
+    texts = [
+        {"text": row["text"]} for row in rows
+    ] * tiny_gemma.RARE  # no character is rare: which ones are left out hangs on a hash
+    tokenizer = tiny_gemma.train_tokenizer(texts, template)
     config = {**tiny_gemma.text_config(), "vocab_size": len(tokenizer)}
     mx.random.seed(1)
     model = gemma2.Model(gemma2.ModelArgs.from_dict(config))
