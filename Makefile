@@ -235,6 +235,8 @@ gemma: $(GEMMA_RUN)/general.json $(GEMMA_RUN)/models.json ## the warm-up on Gemm
 $(GEMMA_DATA)/summary.json: $(KNOWLEDGE) $(GENERAL) configs/data.yaml $(call if_other,$(GEMMA_DATA)) | $(INSTALLED)
 	$(PYTHON) prepare_mlx_data.py -c configs/data.yaml --knowledge $(KNOWLEDGE) --output-dir $(@D)
 
+GEMMA_ASKED := recall recall_paraphrase general general_mixed general_unmixed glasses mab_ts
+
 # An embedded model is made anew by hand; one on the hub has no file here.
 GEMMA_FILES := $(wildcard $(GEMMA_MODEL)/summary.json)
 train_gemma = $(TRAIN) -c configs/$(GEMMA)/$(1).yaml --model $(GEMMA_MODEL) --train --data $(GEMMA_DATA) \
@@ -243,7 +245,7 @@ train_gemma = $(TRAIN) -c configs/$(GEMMA)/$(1).yaml --model $(GEMMA_MODEL) --tr
 $(LORA)/summary.json: $(GEMMA_FILES) $(GEMMA_DATA)/summary.json configs/$(GEMMA)/lora.yaml | $(INSTALLED)
 	$(call train_gemma,lora)
 
-# The seed's questions, answered by both.
+# The seed's questions, answered by both; the company is named where the seed's table leaves that to its heading.
 $(GEMMA_RUN)/answers_base.jsonl: $(GEMMA_FILES) $(QUESTIONS) | $(INSTALLED)
 	$(PYTHON) infer_gemma.py --model $(GEMMA_MODEL) --file $(QUESTIONS) --output $@
 
@@ -252,7 +254,8 @@ $(GEMMA_RUN)/answers_tuned.jsonl: $(LORA)/summary.json $(QUESTIONS) | $(INSTALLE
 
 $(GEMMA_RUN)/models.json: $(LORA)/summary.json $(GEMMA_RUN)/answers_base.jsonl $(GEMMA_RUN)/answers_tuned.jsonl \
   $(KNOWLEDGE) $(GENERAL) $(QUESTIONS) | $(INSTALLED)
-	$(PYTHON) compare_models.py --model $(GEMMA_MODEL) --knowledge $(KNOWLEDGE) --adapter-path base tuned=$(LORA) --output $@
+	$(PYTHON) compare_models.py --model $(GEMMA_MODEL) --knowledge $(KNOWLEDGE) --questions $(QUESTIONS) --metrics $(GEMMA_ASKED) \
+	  --adapter-path base tuned=$(LORA) --output $@ --profile $(GEMMA)
 
 $(GEMMA_RUN)/general.json: $(GEMMA_RUN)/models.json | $(INSTALLED)
 	$(PYTHON) verify_general_performance.py --model $(GEMMA_MODEL) --knowledge $(KNOWLEDGE) \

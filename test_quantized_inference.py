@@ -5,7 +5,6 @@
 Exit codes: 0 it answers, 1 bad input, 2 bad usage, 3 every answer is empty.
 """
 
-import resource
 import sys
 import time
 
@@ -34,14 +33,6 @@ def quantization(model_path):
     return f"{stored['bits']} bits, groups of {stored['group_size']}" if stored else "not quantized"
 
 
-def memory():
-    """(process, device): the peaks in bytes of the process's resident memory and of MLX's arrays."""
-    from lab.device import mx
-
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage: bytes on macOS, KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, mx.get_peak_memory()
-
-
 def measure(args, model, tokenizer, stage, prompts):
     """Answer `prompts` with the stage's adapter, aloud; returns answers, tokens, tokens_per_second."""
     from lab import models
@@ -68,7 +59,9 @@ def main(argv=None):
     load_seconds = time.monotonic() - started
     prompts = args.prompt or list(PROMPTS)
     results = {stage.name: measure(args, model, tokenizer, stage, prompts) for stage in named}
-    process, device = memory()
+    from lab.costs import peak_memory
+
+    process, device = peak_memory()
     print(f"peak memory: {process / GIGABYTE:.2f} GB process, {device / GIGABYTE:.2f} GB MLX arrays")
     if args.output:
         figures = {"load_seconds": round(load_seconds, 2), "process_bytes": process, "device_bytes": device}

@@ -1,6 +1,6 @@
 """Measure the memory estimate against the peak of real runs, each in a fresh process:  python bench/memory.py
 
-Prints, for the embedded model and a random llama of about 25M parameters, what lab/memory.py says before the weights load,
+Prints, for the embedded models and a random llama and Gemma-2 of about 25M parameters, what lab/memory.py says before the weights load,
 what MLX's allocator and the process held at their peaks (resident set, with Python), and the ratio estimate / measured.
 """
 
@@ -13,11 +13,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lab.hub import SOURCE_TINY, TINY  # noqa: E402
+from lab.hub import GEMMA_TINY, SOURCE_TINY, TINY  # noqa: E402
 
 LLAMA = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 6, "num_attention_heads": 8}
 LLAMA |= {"num_key_value_heads": 4, "head_dim": 64, "vocab_size": 8192, "rms_norm_eps": 1e-5, "rope_theta": 5e7}
 LLAMA |= {"model_type": "llama", "tie_word_embeddings": False, "max_position_embeddings": 2048}
+GEMMA = {
+    **LLAMA,
+    "model_type": "gemma2",
+    "head_dim": 80,
+    "query_pre_attn_scalar": 64,
+}  # wider heads, as the 9B has
 UPDATES = 2
 RUNS = [  # settings, tokens of every row, share of them that is trained
     ({}, 256, 1.0),
@@ -31,16 +37,18 @@ RUNS = [  # settings, tokens of every row, share of them that is trained
 ]
 
 
-def build_llama(folder):
-    """A random llama in `folder`, in float32, with the embedded model's tokenizer beside it."""
+def build(folder, config):
+    """A random model of `config` in `folder`, in float32, with an embedded model's tokenizer beside it."""
     from lab.device import mx  # isort: skip
     from mlx.utils import tree_flatten
-    from mlx_lm.models import llama
+    from mlx_lm.models import gemma2, llama
 
     mx.random.seed(0)
-    model = llama.Model(llama.ModelArgs.from_dict(LLAMA))
+    kind = gemma2 if config["model_type"] == "gemma2" else llama
+    model = kind.Model(kind.ModelArgs.from_dict(config))
+    folder.mkdir()
     mx.save_safetensors(str(folder / "model.safetensors"), dict(tree_flatten(model.parameters())))
-    (folder / "config.json").write_text(json.dumps(LLAMA))
+    (folder / "config.json").write_text(json.dumps(config))
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (folder / name).write_bytes((SOURCE_TINY / name).read_bytes())
 
@@ -93,12 +101,14 @@ def main():
         "model     settings                                              estimate     MLX  process  est/MLX  est/process"
     )
     with tempfile.TemporaryDirectory() as folder:
-        build_llama(Path(folder))
-        for name, path in (("embedded", str(TINY)), ("25M", folder)):
+        llama, gemma = Path(folder) / "llama", Path(folder) / "gemma"
+        build(llama, LLAMA)
+        build(gemma, GEMMA)
+        for name, path in (("embedded", TINY), ("25M", llama), ("Gemma", GEMMA_TINY), ("Gemma 25M", gemma)):
             for given, tokens, share in RUNS:
                 if name == "embedded" and given.get("fine_tune_type") == "full":
                     continue  # it is quantized
-                job = json.dumps([path, given, tokens, share])
+                job = json.dumps([str(path), given, tokens, share])
                 run = subprocess.run([sys.executable, __file__, job], capture_output=True, text=True, check=True)
                 found = json.loads(run.stdout.splitlines()[-1])
                 alone = found["estimate"] - found["process"]

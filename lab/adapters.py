@@ -159,6 +159,11 @@ def remove(model):
     model.freeze()
 
 
+def set_aside(model):
+    """Bytes of the base's own weights that a full adapter took the place of, kept for `remove`."""
+    return sum(value.nbytes for _, value in _origin(model).replaced)
+
+
 def save(folder, tensors, config):
     """Write an adapter so that a crash at any moment leaves the old one, the new one, or a pair that `apply` refuses.
 

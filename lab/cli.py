@@ -5,7 +5,8 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 DONE, USER_ERROR, CHECK_FAILED, DIVERGED, STOPPED = 0, 1, 3, 4, 75
@@ -22,6 +23,7 @@ INSTALLED_BY_SETUP = (
     "rich",
     "matplotlib",
     "jinja2",
+    "pyarrow",
 )
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -89,21 +91,29 @@ def hashes(items):
 
 def write_atomically(path, data):
     """Write text or bytes to `path` so that a reader, or a crash, sees the old file or the whole new one."""
+    with written_atomically(path) as file:
+        file.write(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+@contextmanager
+def written_atomically(path):
+    """A binary file to write to, which becomes `path` when the block ends well and is gone when it does not."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
-            file.write(data.encode("utf-8") if isinstance(data, str) else data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise LabError(
             f"{path}: cannot write ({error.strerror}); free the disk or choose another folder"
         ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def check_place(path):
@@ -153,13 +163,19 @@ def afresh(remedy):
 
 
 def versions():
-    """The versions of Python and of the packages that decide the numbers."""
+    """The versions of Python and of the packages that decide the numbers; None for one that is not installed."""
+    names = ("mlx", "mlx-lm", "transformers", "tokenizers", "numpy")
+    return {"python": sys.version.split()[0], **{name: _version(name) for name in names}}
+
+
+@lru_cache
+def _version(name):
     from importlib import metadata
 
-    names = ("mlx", "mlx-lm", "transformers", "tokenizers", "numpy")
-    present = {distribution.name.lower() for distribution in metadata.distributions()}
-    installed = {name: metadata.version(name) if name in present else None for name in names}
-    return {"python": sys.version.split()[0], **installed}
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def commit():

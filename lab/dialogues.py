@@ -1,5 +1,6 @@
 """Facts -> dialogues for supervised fine-tuning: company questions, identity, several turns, general replay."""
 
+import math
 import random
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -14,7 +15,7 @@ from lab.leaks import Wording
 REPLAYED_SHARE = (
     0.75  # of the general facts; the others are never replayed, so that forgetting can be seen on them
 )
-PROGRAM_REPEATS = 2
+PROGRAM_REPEATS, PROGRAM_SHARE = 2, 1 / 3  # of programs: how often each; the share where rows are few
 GENERAL_VALID = 40  # rows of facts that are not replayed: validation also watches what the mix does not protect
 
 
@@ -76,7 +77,8 @@ def spread_out(items, wanted, seed):
     """`wanted` turns out of `items`, (fact, whether it is a program, Turn), the same for the same seed.
 
     Every program PROGRAM_REPEATS times, for programs are the first thing to be lost; the rest spread evenly, every fact
-    once before any fact twice. Where there are not so many turns, they stand there again from the first.
+    once before any fact twice. Where there are not so many turns, they stand there again from the first;
+    where few are wanted, programs take PROGRAM_SHARE of them.
     """
     draw, groups, order = random.Random(f"replay {seed}"), {}, []
     for fact, program, turn in items:
@@ -85,8 +87,11 @@ def spread_out(items, wanted, seed):
         draw.shuffle(group)
         turns = [(-1 if program else place, draw.random(), turn) for place, (program, turn) in enumerate(group)]
         order += turns + [item for item in turns if item[0] < 0] * (PROGRAM_REPEATS - 1)
-    different = [turn for _, _, turn in sorted(order, key=lambda item: item[:2])]
-    return list(islice(cycle(different), wanted))
+    order.sort(key=lambda item: item[:2])
+    programs, rest = ([turn for place, _, turn in order if (place < 0) == kind] for kind in (True, False))
+    if rest and len(programs) >= wanted:  # few rows are not to be one program's wordings alone
+        programs = list(dict.fromkeys(programs))[: math.ceil(wanted * PROGRAM_SHARE)]
+    return list(islice(cycle(programs + rest), wanted))
 
 
 def general_validation(facts, replayed):

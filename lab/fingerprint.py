@@ -41,6 +41,15 @@ def fingerprint(settings, files):
     return json.loads(json.dumps(found))  # as a checkpoint gives it back
 
 
+def unlike_weights(found, model):
+    """The weight files by which the model of a fingerprint and `model` differ; [] where it names none."""
+    labels = {name for name in found if name.startswith("model ") and name.endswith(".safetensors")}
+    files = {f"model {path.name}": path for path in model_folder(model).glob("*.safetensors")}
+    labels |= files.keys() if labels else set()
+    known = {label: sampled_sha256(files[label]) for label in labels & files.keys()}
+    return sorted(label.removeprefix("model ") for label in labels if found.get(label) != known.get(label))
+
+
 def identity(found):
     """The SHA-256 of a fingerprint."""
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()

@@ -2,7 +2,7 @@
 
 from pydantic import ValidationError
 
-from lab import shapes
+from lab import comparison_shapes, shapes
 from lab.cli import LabError, afresh, read_json
 from lab.records import read_jsonl
 from lab.report import read_report
@@ -31,6 +31,11 @@ def read_whole_report(path):
 def read_no_replay(path):
     """The content of no_replay.json."""
     return _read_report(path, WRITES.format("no-replay"))
+
+
+def read_comparison(path, remedy):
+    """The content of a file of compare_models.py, models.json or tuning.json; `remedy` says what writes it."""
+    return checked(path, read_report(path, remedy), comparison_shapes.Comparison, afresh(remedy))
 
 
 def read_kmmlu(path):

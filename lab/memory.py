@@ -14,7 +14,7 @@ The sum of what is alive at once (letters: B sequences, T tokens, N trained posi
   training.logits_at can); the attention's backward pass, two more scores; and, with checkpointing, the backward pass
   through a layer computed again, 16 numbers an output of its widest part.
 
-The factors are fitted to measured peaks of llama models on the CPU, on the high side; `python bench/memory.py` measures
+The factors are fitted to measured peaks of llama and Gemma-2 models on the CPU, on the high side; `python bench/memory.py` measures
 them again. Not measured: GPUs, whose fused kernels should keep less.
 """
 
@@ -36,6 +36,8 @@ CPU_STEP = {
     "dora": 1.1,
     "checkpointed": 1.18,
 }  # lab.cpu_llama keeps more for the backward pass, also below the first trained layer
+# Gemma-2: its capped logits are there twice as often, and its layers have two norms more
+LOGITS_CAPPED, CPU_STEP_CAPPED = 8, {**CPU_STEP, "dora": 1.25, "checkpointed": 1.35, "full": 1.3}
 MOMENTS = {"adam": 2, "adamw": 2, "adafactor": 1, "muon": 1, "sgd": 1}  # copies of the trained part
 PROCESS = 0.15 * GB  # Python and its libraries
 CGROUP = Path("/sys/fs/cgroup/memory.max")
@@ -88,7 +90,7 @@ def estimate(model, settings, shape):
     trained = size_of(model.trainable_parameters()) * (number if full else 4)  # adapters are float32 everywhere
     weights = weight_bytes(model, settings.model) - (trained if full else 0)
     kind = "checkpointed" if settings.grad_checkpoint else settings.fine_tune_type
-    own = CPU_STEP.get(kind, 1.0) if number == 4 else 1.0
+    own = (CPU_STEP_CAPPED if _capped(model) else CPU_STEP).get(kind, 1.0) if number == 4 else 1.0
     kept, working = (own * size for size in _step(model, settings, shape, number))
     return Need(weights, trained * _copies(settings), kept, working)
 
@@ -126,7 +128,11 @@ def _ranks(layer):
 
 def _logits(model, shape):
     positions = shape.trained if isinstance(model, HEAD_APART) else shape.rows * shape.tokens
-    return 4 * LOGITS * positions * model.args.vocab_size
+    return 4 * (LOGITS_CAPPED if _capped(model) else LOGITS) * positions * model.args.vocab_size
+
+
+def _capped(model):
+    return hasattr(model, "final_logit_softcapping")
 
 
 def available():

@@ -25,7 +25,7 @@ class Probe:
     An answer is right when it holds one of `accept` (case counts; none asked where it is empty), one string
     of every group in `must` and none of `reject` (both whatever the case). `kind` says how it is asked and
     judged: "chat"; "completion", whose prompt is the beginning of a sentence; "program", whose answer is run.
-    `trained`: was this wording trained.
+    `trained`: was this wording trained. `judged` is False where nothing says what is right.
     """
 
     id: str
@@ -38,6 +38,7 @@ class Probe:
     category: str = ""
     must: tuple = ()
     fact: str = ""
+    judged: bool = True
 
 
 def company_probes(facts):

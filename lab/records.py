@@ -8,7 +8,7 @@ from pathlib import Path
 from lab.cli import LabError, write_atomically
 
 ROLES = ("system", "user", "assistant", "tool")
-SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # JSON may hold what UTF-8, and so a tokenizer, cannot
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # JSON may hold what UTF-8, and so a tokenizer, cannot
 LISTED = 10  # bad rows that one error names; enough to see what they have in common
 
 
@@ -59,9 +59,16 @@ def read_lines(path):
 
 def _object(path, number, line):
     try:
-        value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         raise LabError(f"{path}:{number}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
+    return nfc(json_object(path, number, text))
+
+
+def json_object(path, number, line):
+    """The object in one line of a JSONL file, as it stands there. Raises LabError where there is none."""
+    try:
+        value = json.loads(line)
     except json.JSONDecodeError as error:
         what = (
             "blank line; remove it"
@@ -69,13 +76,15 @@ def _object(path, number, line):
             else f"not valid JSON ({error.msg}); mend or remove the line"
         )
         raise LabError(f"{path}:{number}: {what}") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise LabError(f"{path}:{number}: not valid JSON ({error}); mend or remove the line") from error
     except RecursionError as error:
         raise LabError(f"{path}:{number}: brackets within brackets without end; remove the line") from error
-    if SURROGATE.search(line) and not _is_text(value):
+    if "\\u" in line and SURROGATE.search(line) and not _is_text(value):
         raise LabError(f"{path}:{number}: half a character (a lone \\ud800-\\udfff escape); mend the line")
     if not isinstance(value, dict):
         raise LabError(f"{path}:{number}: expected a JSON object, found {type(value).__name__}; mend the line")
-    return nfc(value)
+    return value
 
 
 def _is_text(value):

@@ -21,8 +21,10 @@ METRICS = {  # metric: what it counts, in the order of the table
     "general_unmixed": "of these, facts that SFT does not replay",
     "glasses": "general answers that speak of the company; fewer is better",
     "mab_ts": "bandit programs that run and find the best arm",
+    "questions": "answers questions of your own (--questions)",
 }
 FEWER_IS_BETTER = ("glasses",)
+MARKS = {True: "+", False: "-", None: " "}  # right, wrong, not judged
 REMEDY = "`make verify` writes it"
 ANSWER_CELLS = 100  # cells of an answer shown; a Hangul syllable takes two
 
@@ -83,7 +85,8 @@ def show(report, file=None):
     file = file or sys.stdout
     draw = _draw_rich if file.isatty() else _draw_plain
     stages = list(report["stages"])
-    draw(rows(report["stages"]), [], stages, file)
+    table = rows(report["stages"])
+    draw(table if len(table) > 1 else [], [], stages, file)  # nothing was judged: no table
     if report.get("paired"):
         print(f"\n{differences.LEGEND}", file=file)
         draw(differences.rows(report["paired"], label), [], stages, file)
@@ -102,12 +105,12 @@ def data_line(name, counts):
 
 
 def answer_lines(sample, stages):
-    """[(stage, mark, answer in a line)] of a sample; the mark is "+" right, "-" wrong."""
+    """[(stage, mark, answer in a line)] of a sample; the mark is "+" right, "-" wrong, " " not judged."""
     lines = []
     for stage in stages:
         if said := sample["answers"].get(stage):
             shown = one_line(said.get("detail") or said["answer"])
-            lines.append((stage, "+" if said["right"] else "-", shown))
+            lines.append((stage, MARKS[said["right"]], shown))
     return lines
 
 

@@ -81,16 +81,20 @@ def _training_cells(summary, points):
     ]
 
 
-def answers(report):
-    """The same questions answered by every stage, side by side, right and wrong told by sign and word."""
+def answers(report, every="answers_STAGE.jsonl holds them all."):
+    """The same questions answered by every stage, side by side, right and wrong told by sign and word.
+
+    `every` says where the other answers are.
+    """
     named, lines = list(report["stages"]), []
     for sample in report.get("samples") or []:
         said = [sample["answers"].get(stage) for stage in named]
         lines.append([Cell(f"{sample['metric']}: {sample['prompt']}", prose=True), *map(_answer, said)])
     if not lines:
         return Section("answers", "Answers side by side", missing="make verify")
-    note = "✓ right, ✗ wrong, as the metric's judge has it. A few of each metric, evenly spaced, not picked; "
-    note += "answers_STAGE.jsonl holds them all."
+    note = (
+        f"✓ right, ✗ wrong, as the metric's judge has it. A few of each metric, evenly spaced, not picked; {every}"
+    )
     return Section(
         "answers",
         "Answers side by side",
@@ -102,7 +106,8 @@ def _answer(said):
     if not said:
         return "-"
     text = f"{said['answer']}\n({said['detail']})" if said.get("detail") else said["answer"]
-    return Cell(text or "(nothing)", "right" if said["right"] else "wrong", prose=True)
+    mark = {True: "right", False: "wrong", None: ""}[said["right"]]
+    return Cell(text or "(nothing)", mark, prose=True)
 
 
 def data(report):

@@ -199,7 +199,7 @@ class Said(Loose):
     """A stage's answer."""
 
     answer: str
-    right: bool
+    right: bool | None  # None: not judged
     detail: str = ""
 
 

@@ -126,6 +126,11 @@ def load_model(args):
 
     Settles the token limits of `args`.
     """
+    return timed_load(args)[0]
+
+
+def timed_load(args):
+    """(what load_model returns, the seconds that loading took)."""
     model_folder(args.model)
     settle_tokens(args)
     from lab import device, models
@@ -133,15 +138,16 @@ def load_model(args):
     print(device.describe(), flush=True)
     started = time.monotonic()
     loaded = models.load(args.model)
-    print(f"loaded {args.model} in {time.monotonic() - started:.1f} s", flush=True)
-    return loaded
+    seconds = time.monotonic() - started
+    print(f"loaded {args.model} in {seconds:.1f} s", flush=True)
+    return loaded, seconds
 
 
-def answers_of(args, stages, probes, entity, replayed=()):
-    """{stage: (metrics, answers)}: every probe asked of every stage, the base model loaded once."""
+def answers_of(args, loaded, stages, probes, entity, replayed=()):
+    """{stage: (metrics, answers)}: every probe asked of every stage of one `loaded` (model, tokenizer)."""
     from lab import models, verification
 
-    model, tokenizer = load_model(args)
+    model, tokenizer = loaded
     results = {}
     for stage in stages:
         started = time.monotonic()
@@ -164,10 +170,11 @@ def _asking(generate, title, model, tokenizer, batch_size):
     return ask
 
 
-def run(args, metrics):
+def run(args, metrics, asked=None, also=None):
     """Measure `metrics` of every stage; returns (report content, {stage: answers}).
 
-    Adapters, model and probes are checked before anything is loaded.
+    Adapters, model and probes are checked before anything is loaded. `asked` is (probes, entity) in place of those of
+    --knowledge and --general; `also(model, tokenizer, stages, probes, seconds of loading)` gives more content.
     """
     from lab import verification
 
@@ -178,11 +185,12 @@ def run(args, metrics):
     data = data_summaries(args, stages)
     lists = [set(part.pop("replayed_facts", ())) for part in data.values()]
     replayed = next(filter(None, lists), set())
-    probes, entity = verification.load_probes(args.knowledge, args.general, metrics, args.limit)
+    probes, entity = asked or verification.load_probes(args.knowledge, args.general, metrics, args.limit)
     if not probes:
         asked = ", ".join(metrics)
         raise LabError(f"{args.knowledge}: nothing to ask for {asked}; add questions and accepted answers")
-    results = answers_of(args, stages, probes, entity, replayed)
+    loaded, seconds = timed_load(args)
+    results = answers_of(args, loaded, stages, probes, entity, replayed)
     answers = {stage: rows for stage, (_, rows) in results.items()}
     content = {
         "entity": entity,
@@ -192,7 +200,7 @@ def run(args, metrics):
         "samples": verification.samples(answers, SAMPLE_PLAN),
         "data": data,
     }
-    return content, answers
+    return content | (also(*loaded, stages, probes, seconds) if also else {}), answers
 
 
 def data_summaries(args, stages):

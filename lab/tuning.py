@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from lab.device import describe, mx  # isort: skip  (first: it puts the fast BLAS in front)
 from mlx_lm.tuner.trainer import grad_checkpoint
 
-from lab import adapters, followers, memory, models, ranks, recall, runs, signals, storage, training
+from lab import adapters, costs, followers, memory, models, ranks, recall, runs, signals, storage, training
 from lab.batches import Schedule, in_order
 from lab.cli import DONE, STOPPED, Diverged, LabError, hashes, sha256, write_summary
 from lab.epochs import updates_of
@@ -171,16 +171,18 @@ def fit(model, tokenizer, data, asked, schedule, beginning, found):
             training.train(updates, measure, state, recorder)
     except Diverged as error:
         raise Diverged(f"iteration {state.iteration}, {updates.circumstances()}: {error}") from None
+    seconds = time.monotonic() - started
     model.load_weights(list(recorder.best.items()), strict=False)
+    if ranks.first():
+        made = state.iteration - (beginning.snapshot.iteration if beginning.snapshot else 0)
+        costs.write_training(settings.adapter_path, model, seconds, made)
     best = next(row for row in reversed(state.curve) if row.get("best"))
     print(
-        f"{ending(state, settings)} in {(time.monotonic() - started) / 60:.1f} minutes; "
+        f"{ending(state, settings)} in {seconds / 60:.1f} minutes; "
         f"kept iteration {best['iteration']}, {figures(best)}: {settings.adapter_path}"
     )
-    first = state.curve[0]
-    if best["valid_loss"] > first["valid_loss"] and not asked:
-        words = f"validation loss {best['valid_loss']:.4f}, before training {first['valid_loss']:.4f}"
-        print(f"warning: the adapter is worse than what it began with ({words}); use a lower --learning-rate")
+    if not asked:
+        warn_where_worse(state.curve[0]["valid_loss"], best["valid_loss"])
     return {
         "iterations": state.iteration,
         "stopped_early": state.stopped_by is not None,
@@ -194,6 +196,13 @@ def fit(model, tokenizer, data, asked, schedule, beginning, found):
         "padding": dict(zip(("share", "shapes"), schedule.padding(), strict=True)),
         "adapter_sha256": sha256(Path(settings.adapter_path) / adapters.WEIGHTS) if ranks.first() else None,
     }
+
+
+def warn_where_worse(before, after):
+    """Say it where the kept adapter's validation loss is higher than the loss before training."""
+    if after > before:
+        words = f"validation loss {after:.4f}, before training {before:.4f}"
+        print(f"warning: the adapter is worse than what it began with ({words}); use a lower --learning-rate")
 
 
 def begun(beginning):

@@ -1,8 +1,8 @@
 """The core of every verification: ask the probes, judge the answers, count. It knows no model: asking is
 handed in.
 
-An answer is a row {"metric", "id", "prompt", "answer", "right"}, with "detail", "category", "fact", "trained"
-and, for general answers, "speaks_of_company" where they apply.
+An answer is a row {"metric", "id", "prompt", "answer", "right"}, "right" None where nothing judges it, with "detail",
+"category", "fact", "trained" and, for general answers, "speaks_of_company" where they apply.
 """
 
 from collections import defaultdict
@@ -63,7 +63,7 @@ def measure(probes, ask, complete, entity="", replayed=(), tokens=TOKENS):
 
 
 def _row(probe, answer, entity):
-    right, detail = questions.verdict(probe, answer)
+    right, detail = questions.verdict(probe, answer) if probe.judged else (None, "")
     row = {"metric": probe.metric, "id": probe.id, "prompt": probe.prompt, "answer": answer, "right": right}
     more = {"detail": detail, "category": probe.category, "fact": probe.fact}
     row |= {key: value for key, value in more.items() if value}
@@ -84,9 +84,11 @@ def count(answers, entity="", replayed=()):
 
 
 def outcomes(answers, replayed=()):
-    """{metric: {probe id: bool}} of answer rows: what `count` counts."""
+    """{metric: {probe id: bool}} of the judged answer rows: what `count` counts."""
     kept = defaultdict(dict)
     for row in answers:
+        if row["right"] is None:
+            continue
         kept[row["metric"]][row["id"]] = row["right"]
         if row["metric"] == "general" and replayed:
             kept["general_mixed" if row["fact"] in replayed else "general_unmixed"][row["id"]] = row["right"]

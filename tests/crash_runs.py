@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TRAINER = ROOT / "train_with_early_stopping.py"
 TOKENIZER = ROOT / "models/HyperCLOVAX-SEED-Think-Tiny"
-RESULTS = ("adapters.safetensors", "adapter_config.json", "curve.jsonl", "summary.json")
+RESULTS = ("adapters.safetensors", "adapter_config.json", "curve.jsonl", "summary.json", "cost.json")
 RESUMABLE = 75
 IN_A_SAVE = 0.5  # share of the kills that wait for a save to begin
 KILLS_A_RUN = 10
@@ -108,12 +108,16 @@ def finish(world, folder, *flags):
 
 
 def digests(folder):
-    """SHA-256 of every file that a run leaves, {name: digest}; the checkout's commit, which may move meanwhile, left out."""
+    """SHA-256 of every file that a run leaves, {name: digest}.
+
+    Without the checkout's commit, which may move meanwhile, and cost.json, which holds what only a clock can say.
+    """
     files = [path for path in (folder / "adapters").rglob("*") if path.is_file()]
     found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
     if missing := {f"adapters/{name}" for name in RESULTS} - found.keys():
         raise RuntimeError(f"{folder}: not there: {missing}")
     found["adapters/summary.json"] = re.sub(rb'"commit": ".*"', b"", found["adapters/summary.json"])
+    del found["adapters/cost.json"]
     return {name: hashlib.sha256(content).hexdigest() for name, content in sorted(found.items())}
 
 

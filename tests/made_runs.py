@@ -154,6 +154,53 @@ def forgetting():
     }
 
 
+def comparison(stages=("base", "lora", "full")):
+    """A models.json or tuning.json: the company's and general answers of SHARES, and made-up costs."""
+    asked = {metric: SHARES[metric] for metric in ("recall", "recall_paraphrase", "general", "mab_ts")}
+    content = report(stages, asked)
+    said = {stage: answers(place, asked) for place, stage in enumerate(stages)}
+    rows = {stage: [row | {"prompt": "?", "answer": HOSTILE} for row in own] for stage, own in said.items()}
+    speed = {stage: made_speed(place) for place, stage in enumerate(stages)}
+    sizes = {
+        stage: {
+            "kind": stage,
+            "bytes": 777_000 * place,
+            "trained_parameters": 190_000 * place,
+            "share": 0.09 * place,
+        }
+        for place, stage in enumerate(stages[1:], 1)
+    }
+    cost = {
+        "seconds": 61.5,
+        "updates": 300,
+        "iterations": 1000,
+        "process_bytes": 512_000_000,
+        "device_bytes": 99_000_000,
+    }
+    return {
+        **content,
+        "command": "compare_models.py",
+        "speed": speed,
+        "asked": {"prompts": 4, "prompt_tokens": 80, "new_tokens": 32, "repeats": 5},
+        "model_size": {"bytes": 3_600_000, "parameters": 1_800_000},
+        "sizes": sizes,
+        "training": {stages[1]: {**cost, "best_valid_loss": 0.5, "best_iteration": 900}, stages[2]: {}},
+        "answers": rows,
+        "peak": {"process_bytes": 224_000_000, "device_bytes": 80_000_000},
+        "load_seconds": 0.25,
+    }
+
+
+def made_speed(place):
+    """One stage's speed; the stage number 0 is the base."""
+    spread = {"median": 100.0 + place, "low": 99.0, "high": 110.0}
+    seconds = {"median": 0.0125, "low": 0.012, "high": 0.013}
+    names = ("prefill_tokens_per_second", "decode_tokens_per_second")
+    found = {"first_token_seconds": seconds, **dict.fromkeys(names, spread), "peak_bytes": 9_300_000}
+    ratio = {"ratio": dict.fromkeys(("first_token_seconds", *names), {"median": 0.58, "low": 0.5, "high": 0.6})}
+    return found | {"load_seconds": seconds if place else None} | (ratio if place else {})
+
+
 def curve(folder, recall=False, guard=None):
     """Write an adapter's summary.json and curve.jsonl into `folder`."""
     rows = [{"iteration": 0, "valid_loss": 5.0, "best": False}]
@@ -196,6 +243,8 @@ def whole(root):
         "no_replay": no_replay(),
         "kmmlu": kmmlu(subjects=EVERY_SUBJECT),
         "forgetting": forgetting(),
+        "models": comparison(("base", "tuned", "other")),
+        "tuning": comparison(),
     }
     for name, part in parts.items():
         write(run / f"{name}.json", part)

@@ -11,6 +11,7 @@ from lab.batches import Schedule
 from lab.chat import Sequence
 from lab.cli import LabError
 from lab.device import mx
+from lab.hub import GEMMA_TINY
 from lab.settings import resolve
 from lab.tuning import checkpointed, prepare
 
@@ -43,9 +44,19 @@ def needed(settings, rows):
     ],
 )
 def test_the_estimate_is_near_the_measured_peak_and_above_it(model_8bit, flags):
-    settings = settings_of(model_8bit, **flags)
+    near_and_above(model_8bit, flags)
+
+
+@pytest.mark.parametrize("flags", [{"batch_size": 8}, {"fine_tune_type": "dora"}, {"fine_tune_type": "full"}])
+def test_the_estimate_of_gemma(flags):
+    """It has two norms more a layer, and keeps the scores' tanh."""
+    near_and_above(GEMMA_TINY, flags)
+
+
+def near_and_above(folder, flags):
+    settings = settings_of(folder, **flags)
     rows = sequences(settings.batch_size)
-    model, _ = models.load(model_8bit)
+    model, _ = models.load(folder)
     prepare(model, settings, None)
     model.train()
     schedule = Schedule(rows, settings.batch_size, 0)

@@ -104,7 +104,7 @@ def test_an_answer_is_shown_letter_for_letter(parts):
 
 def test_names_from_json_are_escaped_wherever_they_stand(tmp_path):
     run, names = made_runs.whole(tmp_path), {}
-    for place in ("stage", "subject", "group", "point", "prompt", "folder", "commit"):
+    for place in ("stage", "subject", "group", "point", "prompt", "folder", "commit", "tuned", "kind"):
         names[place] = f"<i>\"&'$x$_{place}</i>"
     report, kmmlu, forgetting = (
         made_runs.report(("base", names["stage"], "sft")),
@@ -117,7 +117,10 @@ def test_names_from_json_are_escaped_wherever_they_stand(tmp_path):
     report["samples"][0]["prompt"] = names["prompt"]
     report["data"] = {names["folder"]: report["data"]["data_sft"]}
     report["commit"] = names["commit"]
-    for file, content in (("report", report), ("kmmlu", kmmlu), ("forgetting", forgetting)):
+    models = made_runs.comparison(("base", names["tuned"], "other"))
+    models["sizes"]["other"]["kind"] = names["kind"]
+    parts = {"report": report, "kmmlu": kmmlu, "forgetting": forgetting, "models": models}
+    for file, content in parts.items():
         made_runs.write(run / f"{file}.json", content)
     found = Checker(page.to_html(*render_report.build(run, render_report.read(run))))
     assert found.faults == [] and "i" not in found.tags

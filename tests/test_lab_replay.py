@@ -118,3 +118,11 @@ def test_rows_are_spread_over_facts_and_stand_again_where_they_are_few():
     assert again[:whole] == again[whole:] and len({turn.question for turn in again}) == 10
     assert spread_out(items, 8, 0) == taken != spread_out(items, 8, 1)
     assert spread_out([], 5, 0) == []
+
+
+def test_few_rows_are_not_one_programs_wordings_alone():
+    items = [("program", True, Turn(f"코드 {n}?", PROGRAM, ("def",), "")) for n in range(12)]
+    items += [(f"fact {n}", False, Turn(f"질문 {n}", "답", ("답",), "")) for n in range(30)]
+    taken = [turn.question for turn in spread_out(items, 15, 0)]
+    assert len(set(taken)) == 15 and sum(text.startswith("코드") for text in taken) == 5
+    assert sum(turn.question.startswith("코드") for turn in spread_out(items, 30, 0)) == 12 * PROGRAM_REPEATS

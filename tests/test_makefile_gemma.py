@@ -32,7 +32,9 @@ def chain(profile, data="data_mlx", knowledge="solverx_knowledge.jsonl", other="
         f"python3 infer_gemma.py --model {model} {FILE} --output {run}/answers_base.jsonl",
         f"python3 infer_gemma_lora.py --model {model} --adapter-path {adapters} {FILE}"
         f" --output {run}/answers_tuned.jsonl",
-        f"python3 compare_models.py --model {model} --knowledge {knowledge} {stages} --output {run}/models.json",
+        f"python3 compare_models.py --model {model} --knowledge {knowledge} --questions configs/gemma/questions.jsonl"
+        " --metrics recall recall_paraphrase general general_mixed general_unmixed glasses mab_ts"
+        f" {stages} --output {run}/models.json --profile {profile}",
         f"python3 verify_general_performance.py --model {model} --knowledge {knowledge} {stages}"
         f" --output {run}/general.json",
         f"python3 render_report.py --run {run}",

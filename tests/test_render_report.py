@@ -100,7 +100,7 @@ def test_claims_judged_on_other_figures_are_told(run, bare):
     assert f"Judged before {bare / 'kmmlu.json'} changed or came" in (bare / "report.html").read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", ["no_replay", "forgetting", "kmmlu"])
+@pytest.mark.parametrize("name", ["no_replay", "forgetting", "kmmlu", "tuning"])
 def test_a_part_measured_on_another_adapter_is_told(run, whole, tmp_path, name):
     """Make does not measure the side rooms again by itself where SFT is."""
     copy = shutil.copytree(whole, tmp_path / "copy")
@@ -109,13 +109,55 @@ def test_a_part_measured_on_another_adapter_is_told(run, whole, tmp_path, name):
         made_runs.write(copy / f"{part}.json", content | {"inputs": {"sft/adapters.safetensors": digest}})
     assert run(render_report.main, "--run", copy)[0] == 0
     text = (copy / "report.html").read_text(encoding="utf-8")
-    target = name.replace("_", "-")
+    target = {"no_replay": "no-replay", "tuning": "compare-tuning"}.get(name, name)
     assert (
         f"{name}.json was measured on another sft/adapters.safetensors than report.json: run `make {target}`"
         in text
     )
     assert "Not of one run: sft/adapters.safetensors changed between" in text
     assert "0" * 64 in text and "1" * 64 in text
+
+
+@pytest.mark.parametrize("name", ["models", "tuning"])
+def test_a_run_of_compared_models_has_a_page_without_report_json(run, tmp_path, name):
+    adapters = {stage: tmp_path / f"adapters_{stage}" for stage in ("lora", "full")}
+    for folder in adapters.values():
+        made_runs.curve(folder)
+    content = made_runs.comparison()
+    content["flags"]["adapter_path"] = ["base", *(f"{stage}={folder}" for stage, folder in adapters.items())]
+    made_runs.write(tmp_path / f"{name}.json", content)
+    code, out, error = run(render_report.main, "--run", tmp_path)
+    assert code == 0, error
+    other = {"models": "tuning (`make compare-tuning`)", "tuning": "models (`make gemma`)"}[name]
+    assert f"not run: {other}\n" in out
+    for kind in ("html", "md"):
+        text = (tmp_path / f"report.{kind}").read_text(encoding="utf-8")
+        for words in ("198/200", "x0.58", "777.0 kB", "300 of 1000", "512.00 MB", "0.25 s to load"):
+            assert words in text
+        assert "lora: loss while training" in text and "full: loss while training" in text
+        assert "make kmmlu" not in text and "make claims" not in text
+    assert "holds them all" in text and f"{name}.json" in text
+
+
+def test_questions_that_nothing_judges_stand_on_the_page(run, tmp_path):
+    content = made_runs.comparison() | {"stages": {stage: {} for stage in ("base", "lora", "full")}, "paired": {}}
+    said = {stage: {"answer": f"{stage}는 모릅니다", "right": None} for stage in content["stages"]}
+    content["samples"] = [{"metric": "questions", "prompt": "뭐야?", "answers": said}]
+    made_runs.write(tmp_path / "models.json", content)
+    code, _, error = run(render_report.main, "--run", tmp_path)
+    assert code == 0, error
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| questions: 뭐야? | base는 모릅니다 | lora는 모릅니다 | full는 모릅니다 |" in text
+    assert "What each stage can do" not in text
+
+
+def test_compared_models_stand_beside_a_chain_of_its_own_where_they_are_there(run, bare):
+    assert run(render_report.main, "--run", bare)[0] == 0
+    assert "compare-tuning" not in (bare / "report.html").read_text(encoding="utf-8")
+    made_runs.write(bare / "models.json", made_runs.comparison())
+    assert run(render_report.main, "--run", bare)[0] == 0
+    text = (bare / "report.html").read_text(encoding="utf-8")
+    assert "Base and tuned side by side" in text and "23/24  95.8 %" in text
 
 
 def test_versions_that_differ_stand_with_their_files(run, bare):
@@ -187,14 +229,14 @@ def test_a_report_without_differences_says_how_to_get_them(run, bare):
     assert "no paired differences" in (bare / "report.html").read_text(encoding="utf-8")
 
 
-def broken(name, change):
-    """A function that writes the part `name` of a run after `change`, which changes it or returns other text."""
+def broken(name, change, file=None):
+    """A function that writes the part `name` of a run, as `file`, after `change`, which changes it or returns other text."""
 
     def write(run):
         content = getattr(made_runs, name)()
         changed = change(content)
         text = changed if isinstance(changed, str) else json.dumps(content)
-        (run / f"{name}.json").write_text(text, encoding="utf-8")
+        (run / f"{file or name}.json").write_text(text, encoding="utf-8")
 
     return write
 
@@ -240,6 +282,23 @@ def curve_line(text):
     ("spoil", "message"),
     [
         (lambda run: (run / "report.json").unlink(), "report.json: no such file; `make verify` writes it"),
+        (lambda run: (run / "report.json").unlink(), "Nor is there models.json or tuning.json: `make gemma` and"),
+        (
+            broken("comparison", lambda it: it["speed"].update(x=it["speed"]["base"]), "models"),
+            "models.json: all of it: Value error, speed of a stage that is none: 'x'; remove it, then `make gemma`",
+        ),
+        (
+            broken("comparison", lambda it: it["training"]["lora"].pop("seconds") and None, "tuning"),
+            "tuning.json: training.lora: Value error, seconds, updates, process_bytes and device_bytes stand together",
+        ),
+        (
+            broken("comparison", lambda it: it["asked"].update(repeats=-1), "tuning"),
+            "tuning.json: asked.repeats: Input should be greater than or equal to 0; remove it, then `make compare-t",
+        ),
+        (
+            broken("comparison", lambda it: it["stages"]["base"].update(x=1), "models"),
+            "models.json: stage base: unknown metric 'x'",
+        ),
         (broken("report", lambda _: "{"), "report.json:1: not valid JSON"),
         (broken("report", lambda _: "[]"), "report.json: holds no stages"),
         (broken("report", lambda it: it["paired"].update(recal=[])), "paired: unknown metric 'recal'"),

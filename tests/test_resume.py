@@ -81,6 +81,15 @@ def test_stopped_wherever_the_loop_looks_and_resumed_the_bytes_are_the_same(trai
     assert look > 3 + 2 * 7  # evaluations, and twice an update
 
 
+def test_the_cost_of_a_resumed_run_is_that_of_its_last_process(train, stopped, tmp_path):
+    """Seconds of half of the updates must not pass for those of all."""
+    assert stopped("run", 10) == crash_runs.RESUMABLE
+    made = max(int(path.name) for path in (tmp_path / "run/adapters/checkpoints").iterdir())
+    whole(train, "run", "--resume")
+    cost = json.loads((tmp_path / "run/adapters/cost.json").read_text(encoding="utf-8"))
+    assert 0 < made < 7 and cost["updates"] == 7 - made
+
+
 KINDS = [
     ("adam", "lora"),
     ("adamw", "dora"),

@@ -48,12 +48,17 @@ def test_loss_falls_and_the_folder_is_complete(run, model_8bit, data, tmp_path):
     losses = [row["valid_loss"] for row in curve(tmp_path / "a") if "valid_loss" in row]
     assert losses[-1] < losses[0] - 0.5
     names = {path.name for path in (tmp_path / "a").iterdir()}
-    assert names == {"adapters.safetensors", "adapter_config.json", "curve.jsonl", "summary.json"}
+    assert names == {"adapters.safetensors", "adapter_config.json", "curve.jsonl", "summary.json", "cost.json"}
     summary = json.loads((tmp_path / "a/summary.json").read_text(encoding="utf-8"))
     assert summary["best_valid_loss"] == min(losses[1:])
     assert summary["sequences"] == {"train": 7, "valid": 3}
     assert 0 < summary["padding"]["share"] < 0.5 and summary["padding"]["shapes"] == 2
     assert summary["flags"]["learning_rate"] == 1e-3
+    cost = json.loads((tmp_path / "a/cost.json").read_text(encoding="utf-8"))
+    tensors = read_weights(tmp_path / "a/adapters.safetensors")
+    assert cost["trained_parameters"] == sum(value.size for value in tensors.values())
+    assert cost["updates"] == 12 and cost["seconds"] > 0
+    assert cost["process_bytes"] > cost["device_bytes"] > 4 * cost["trained_parameters"]
 
 
 def test_the_best_adapter_is_kept_not_the_last(run, model_8bit, data, tmp_path):
