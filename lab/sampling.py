@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 
 from lab.cli import LabError
 
-# Source: the SOLAR seed's "recommended, verified" values. It runs on transformers, where the temperature comes before the
-# filters and the penalty sees the whole context; mlx-lm filters first, so that a draw there is a little less varied.
+# Source: the SOLAR seed's "recommended, verified" values. It runs on transformers, where the penalty sees the whole context
+# and the temperature comes before the filters; mlx-lm filters first, which leaves more tokens to draw from.
 PRESETS = {
     "greedy": {"temp": 0.0},
     "solar": {
