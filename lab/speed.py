@@ -1,7 +1,7 @@
 """How fast each stage answers: the same prompts, the same number of new tokens, the stages in turn.
 
 A stage that says less would look faster, so every answer has exactly so many tokens, end tokens or not. The stages take
-turns at every prompt (A B C, then B C A): what else the machine does hits all of them alike, and each is compared with the
+turns at every prompt (A B C, then A C B): what else the machine does hits all of them alike, and each is compared with the
 base of its own round, that is once over all prompts. With turns of a whole round, on a busy machine, a full adapter came
 out 1.4 times as fast as the base, which computes the same. A first round warms up and is thrown away. One prompt at a time,
 greedily: the time to the first token is what a person waits for.
@@ -29,14 +29,20 @@ def measure(model, stages, prompts, new_tokens, repeats):
     for number in range(repeats + 1):
         turns = {stage.name: [] for stage in stages}
         for place, prompt in enumerate(prompts):
-            first = (number + place) % len(stages)
-            for stage in [*stages[first:], *stages[:first]]:
+            for stage in _order(stages, number + place):
                 turns[stage.name].append(_turn(model, stage.adapter, prompt, new_tokens))
         for name, own in turns.items() if number else ():
             rounds[name].append(_round(own, prompts, new_tokens))
     models.switch_adapter(model, None)
     base = next((rounds[stage.name] for stage in stages if stage.adapter is None), None)
     return {stage.name: _figures(rounds[stage.name], base if stage.adapter else None) for stage in stages}
+
+
+def _order(stages, turn):
+    """The stages from another one on at each turn, backwards at every other: none always follows the same one."""
+    first = turn % len(stages)
+    order = [*stages[first:], *stages[:first]]
+    return order[::-1] if turn % 2 else order
 
 
 def _turn(model, adapter, prompt, new_tokens):

@@ -45,8 +45,8 @@ def test_all_stages_take_turns_and_say_as_much(unquantized, stages, monkeypatch)
     monkeypatch.setattr(speed, "generate_step", counted)
     found = speed.measure(unquantized, stages, [[5, 6, 7], [8, 9]], 4, 2)
     order = [stage.adapter for stage in stages]
-    later = [*order[1:], *order[:1], *order[2:], *order[:2]]  # of the second round, and the first of the third
-    assert turns == [*order, *order[1:], *order[:1], *later, *order[2:], *order[:2], *order[3:], *order[:3]]
+    second, third = [*order[1:], *order[:1]][::-1], [*order[2:], *order[:2]]
+    assert turns == [*order, *second, *second, *third, *third, *[*order[3:], *order[:3]][::-1]]
     assert tokens.count(4) == 3 * 4 * 2 * 4  # rounds, the first a warm-up; stages, questions, tokens
     for stage in stages:
         figures = found[stage.name]
