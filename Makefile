@@ -95,7 +95,7 @@ setup: $(INSTALLED) ## make .venv, with MLX's build for this machine and a fast 
 
 .venv/.installed: requirements.txt
 	$(if $(filter True,$(NEW_ENOUGH)),,$(error SYSTEM_PYTHON=$(SYSTEM_PYTHON): needs Python 3.11; try SYSTEM_PYTHON=python3.12))
-	@echo "setup: $(MLX_BUILD) and requirements.txt into .venv (400 MB and a minute or two; more with CUDA)"
+	@echo "setup: $(MLX_BUILD) and requirements.txt into .venv (600 MB and a minute or two; more with CUDA)"
 	$(SYSTEM_PYTHON) -m venv .venv
 	$(PIP_INSTALL) -r requirements.txt '$(MLX_BUILD)'
 	.venv/bin/python -m lab.blas
