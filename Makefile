@@ -268,7 +268,7 @@ compare-tuning: runs/gemma/models.json runs/gemma/tuning.json ## LoRA, DoRA and 
 
 runs/gemma/tuning.json: adapters_gemma_tiny/summary.json adapters_gemma_tiny_dora/summary.json \
   adapters_gemma_tiny_full/summary.json solverx_knowledge.jsonl $(GENERAL) | $(INSTALLED)
-	$(PYTHON) compare_models.py --model models/Gemma-2-Tiny --output $@ \
+	$(PYTHON) compare_models.py --model models/Gemma-2-Tiny --output $@ --repeats 9 \
 	  --adapter-path base lora=adapters_gemma_tiny dora=adapters_gemma_tiny_dora full=adapters_gemma_tiny_full
 
 define TUNED
