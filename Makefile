@@ -247,10 +247,11 @@ $(LORA)/summary.json: $(GEMMA_FILES) $(GEMMA_DATA)/summary.json configs/$(GEMMA)
 
 # The seed's questions, answered by both; the company is named where the seed's table leaves that to its heading.
 $(GEMMA_RUN)/answers_base.jsonl: $(GEMMA_FILES) $(QUESTIONS) | $(INSTALLED)
-	$(PYTHON) infer_gemma.py --model $(GEMMA_MODEL) --file $(QUESTIONS) --output $@
+	$(PYTHON) infer_gemma.py --model $(GEMMA_MODEL) --file $(QUESTIONS) --output $@ $(GO_ON)
 
 $(GEMMA_RUN)/answers_tuned.jsonl: $(LORA)/summary.json $(QUESTIONS) | $(INSTALLED)
-	$(PYTHON) infer_gemma_lora.py --model $(GEMMA_MODEL) --adapter-path $(LORA) --file $(QUESTIONS) --output $@
+	$(PYTHON) infer_gemma_lora.py --model $(GEMMA_MODEL) --adapter-path $(LORA) --file $(QUESTIONS) --output $@ \
+	  $(GO_ON)
 
 $(GEMMA_RUN)/models.json: $(LORA)/summary.json $(GEMMA_RUN)/answers_base.jsonl $(GEMMA_RUN)/answers_tuned.jsonl \
   $(KNOWLEDGE) $(GENERAL) $(QUESTIONS) | $(INSTALLED)
