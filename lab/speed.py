@@ -11,7 +11,7 @@ import time
 from statistics import mean, median, quantiles
 
 from lab.device import mx  # isort: skip  (first: it puts the fast BLAS in front)
-from mlx_lm.generate import generate_step
+from mlx_lm.generate import generate_step, generation_stream
 
 from lab import adapters, models
 
@@ -74,6 +74,7 @@ def _round(turns, prompts, new_tokens):
 
 def _answer(model, prompt, new_tokens):
     """(seconds to the first token, seconds for the others) of one answer of `new_tokens` tokens."""
+    mx.synchronize(generation_stream)  # mlx_lm computes a token ahead: the last answer's is still at work
     started = time.perf_counter()
     tokens = generate_step(mx.array(prompt), model, max_tokens=new_tokens)
     next(tokens)

@@ -1,5 +1,7 @@
 """Speed is measured alike for all stages: in turns, with as many tokens, and the base is left as it was."""
 
+import time
+
 import pytest
 from mlx.utils import tree_flatten
 
@@ -52,6 +54,29 @@ def test_all_stages_take_turns_and_say_as_much(unquantized, stages, monkeypatch)
         figures = found[stage.name]
         assert len(figures["rounds"]) == 2 and ("ratio" in figures) == (figures["load_seconds"] is not None)
         assert ("ratio" in figures) == (stage.adapter is not None)
+
+
+def test_what_the_last_answer_left_at_work_is_not_timed(unquantized, monkeypatch):  # noqa: F811
+    """A token computed ahead is as long as reading a short question, where a large model waits for its memory."""
+    step, work = speed.generate_step, mx.random.normal((1200, 1200))
+
+    def leaves_work(*rest, **more):
+        yield from step(*rest, **more)
+        with mx.stream(speed.generation_stream):
+            ahead = work
+            for _ in range(4):
+                ahead = ahead @ work
+            mx.async_eval(ahead)
+
+    speed._answer(unquantized, [5, 6, 7], 2)
+    alone = min(speed._answer(unquantized, [5, 6, 7], 2)[0] for _ in range(3))
+    monkeypatch.setattr(speed, "generate_step", leaves_work)
+    speed._answer(unquantized, [5, 6, 7], 2)
+    started = time.perf_counter()
+    first, _ = speed._answer(unquantized, [5, 6, 7], 2)
+    waited = time.perf_counter() - started
+    assert first < alone + waited / 4
+    mx.synchronize(speed.generation_stream)
 
 
 def test_memory_of_a_full_adapter_leaves_out_the_base_kept_beside_it(unquantized, stages):  # noqa: F811
