@@ -86,7 +86,7 @@ def measured(args):
 def samples(content, number):
     """`number` questions of each metric with every stage's answers, evenly spread, for the terminal."""
     answers = content["answers"]
-    asked = dict.fromkeys(row["metric"] for row in next(iter(answers.values())))
+    asked = dict.fromkeys(row["metric"] for row in next(iter(answers.values()), ()))
     return verification.samples(answers, dict.fromkeys(asked, number))
 
 

@@ -100,4 +100,6 @@ class Comparison(Report):
         for key in ("speed", "sizes", "training", "answers"):
             if unknown := getattr(self, key).keys() - named.keys():
                 raise ValueError(f"{key} of a stage that is none: {min(unknown)!r}")
+        if len({tuple(row.id for row in rows) for rows in self.answers.values()}) > 1:
+            raise ValueError("answers: the stages were not asked the same questions")
         return self

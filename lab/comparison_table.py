@@ -60,7 +60,7 @@ def training_lines(content):
     """What training took: a header, then a line for each adapter that says it."""
     lines = []
     for stage, found in (content.get("training") or {}).items():
-        if "seconds" in found:
+        if found.get("seconds") is not None:
             lines.append([stage, *_training_cells(found)])
     head = [
         "stage",
@@ -77,7 +77,7 @@ def training_lines(content):
 
 def _training_cells(found):
     made, loss = found["updates"], found.get("best_valid_loss")
-    part = f" of {found['iterations']}" if found.get("iterations", made) != made else ""
+    part = f" of {found['iterations']}" if found.get("iterations") not in (None, made) else ""
     return [
         f"{made}{part}",
         f"{found['seconds']:.0f} s",
@@ -85,7 +85,7 @@ def _training_cells(found):
         size_words(found["process_bytes"]),
         size_words(found["device_bytes"]),
         f"{loss:.4f}" if loss is not None else "-",
-        str(found.get("best_iteration", "-")),
+        "-" if found.get("best_iteration") is None else str(found["best_iteration"]),
     ]
 
 

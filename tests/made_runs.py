@@ -251,3 +251,11 @@ def whole(root):
     curve(root / "adapters_cpt", recall=True)
     curve(root / "adapters_sft", guard=0.2)
     return run
+
+
+def places(value, path=()):
+    """The paths of all values in JSON content, of a list's first two."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from places(item, (*path, key))

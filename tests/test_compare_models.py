@@ -1,12 +1,17 @@
 """compare_models.py on the embedded model with adapters that were hardly trained, and what it says of wrong input."""
 
+import io
 import json
+from functools import reduce
+from operator import getitem
 
 import pytest
 
 import compare_models as command
 import train_with_early_stopping
-from lab import comparison, measured, verification
+from lab import comparison, comparison_table, measured, verification
+from lab.cli import LabError
+from tests import made_runs
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +96,31 @@ def test_a_comparison_is_printed_again_from_its_file(run, compared):
     ):
         assert words in out
     assert out.count("recall: ") == 1 and f"{first['metric']}: " in out
+
+
+@pytest.mark.parametrize("wrong", [None, "x", -1, [], {"a": None}])
+def test_whatever_stands_in_a_comparison_is_printed_or_refused(tmp_path, wrong):
+    """Every value that is not the report's in turn becomes something else: figures are printed, or a LabError names the file."""
+    refused, file, good = 0, tmp_path / "models.json", made_runs.comparison(("base", "lora", "full"))
+    good["answers"] = {stage: rows[:3] for stage, rows in good["answers"].items()}
+    own = ("answers", "speed", "asked", "model_size", "sizes", "training", "peak", "load_seconds")
+    for path in (path for path in made_runs.places(good) if path and path[0] in own):
+        content = json.loads(json.dumps(good))
+        reduce(getitem, path[:-1], content)[path[-1]] = wrong
+        made_runs.write(file, content)
+        try:
+            found = comparison.read(file)
+            comparison_table.show(found, comparison.samples(found, 2), io.StringIO())
+        except LabError as error:
+            refused += 1
+            assert str(file) in str(error)
+    assert refused > 50
+
+
+def test_training_whose_cost_nobody_kept_has_no_line():
+    content = made_runs.comparison(("base", "lora", "full"))
+    content["training"] = {"lora": dict.fromkeys(("seconds", "updates", "process_bytes", "device_bytes"))}
+    assert comparison_table.training_lines(content) == []
 
 
 @pytest.mark.parametrize(

@@ -241,19 +241,11 @@ def broken(name, change, file=None):
     return write
 
 
-def places(value, path=()):
-    """The paths of all values in JSON content, of a list's first two."""
-    yield path
-    items = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
-    for key, item in items:
-        yield from places(item, (*path, key))
-
-
 @pytest.mark.parametrize("wrong", ["null", '"x"', "-1", "[]", '{"a": null}'])
 def test_whatever_stands_in_a_report_is_rendered_or_refused(bare, wrong):
     """Every value of report.json in turn becomes something else: a page comes out, or a LabError that names the file."""
     refused, good = 0, (bare / "report.json").read_text(encoding="utf-8")
-    for path in places(json.loads(good)):
+    for path in made_runs.places(json.loads(good)):
         whole = {"": json.loads(good)}
         inner = whole
         for key in ("", *path)[:-1]:
