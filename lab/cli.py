@@ -99,6 +99,7 @@ def write_atomically(path, data):
 def written_atomically(path):
     """A binary file to write to, which becomes `path` when the block ends well and is gone when it does not."""
     path = Path(path)
+    _refuse_device(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,16 +117,28 @@ def written_atomically(path):
             temporary.unlink(missing_ok=True)
 
 
-def check_place(path):
-    """Raise LabError where no file can be written at `path`: told before the work whose result it is to hold."""
+def check_place(path, read=()):
+    """Raise LabError where no file can be written at `path`: told before the work whose result it is to hold.
+
+    `read` are files that the command reads, and so must not write.
+    """
     path = Path(path)
     if path.is_dir():
         raise LabError(f"{path}: a folder; name a file in it")
+    _refuse_device(path)
+    if path.resolve() in [Path(file).resolve() for file in read]:
+        raise LabError(f"{path}: what is asked is read from it; name another file for the answers")
     there = next(place for place in path.absolute().parents if place.exists())
     if not there.is_dir():
         raise LabError(f"{path}: cannot be written, {there} is a file; choose another folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise LabError(f"{path}: cannot be written, you have no right to write in {there}; choose another folder")
+
+
+def _refuse_device(path):
+    """Raise LabError for a device or a pipe, which a file written by rename would take the place of: root can lose /dev/null."""
+    if path.parent == Path("/dev") or (path.exists() and not path.is_file() and not path.is_dir()):
+        raise LabError(f"{path}: no regular file; name one, or leave the flag out")
 
 
 def remove_summary(folder):

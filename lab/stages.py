@@ -181,7 +181,7 @@ def run(args, metrics, asked=None, also=None):
     stages = stages_of(args)
     model_folder(args.model)
     if args.output:
-        check_place(args.output)
+        check_place(args.output, filter(None, [args.knowledge, getattr(args, "questions", None)]))
     data = data_summaries(args, stages)
     lists = [set(part.pop("replayed_facts", ())) for part in data.values()]
     replayed = next(filter(None, lists), set())

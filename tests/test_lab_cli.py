@@ -31,6 +31,17 @@ def test_a_file_where_a_folder_should_be_is_one_line(tmp_path):
         write_atomically(tmp_path / "file/page.html", "text")
 
 
+def test_a_pipe_or_a_device_is_never_replaced_by_a_file(tmp_path):
+    """Root could lose /dev/null for every process: a file written by rename takes the place of what is there."""
+    os.mkfifo(tmp_path / "pipe")
+    for writes in (check_place, lambda path: write_atomically(path, "text")):
+        with pytest.raises(LabError, match="pipe: no regular file; name one, or leave the flag out"):
+            writes(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+    with pytest.raises(LabError, match="/dev/nowhere: no regular file"):
+        check_place("/dev/nowhere")
+
+
 def test_a_place_is_checked_before_the_work(tmp_path):
     (tmp_path / "file").write_text("notes", encoding="utf-8")
     check_place(tmp_path / "new/folders/report.json")
@@ -40,3 +51,5 @@ def test_a_place_is_checked_before_the_work(tmp_path):
         check_place(tmp_path / "file/report.json")
     with pytest.raises(LabError, match="a folder; name a file in it"):
         check_place(tmp_path)
+    with pytest.raises(LabError, match="what is asked is read from it"):
+        check_place(tmp_path / "new/../file", [tmp_path / "other", tmp_path / "file"])
