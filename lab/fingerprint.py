@@ -32,13 +32,17 @@ def fingerprint(settings, files):
     """
     found = {f"setting {key}": value for key, value in sorted(vars(settings).items()) if key not in FREE}
     found |= {f"file {label}": sha256(path) for label, path in sorted(files.items())}
-    for path in sorted(model_folder(settings.model).iterdir()):
-        if path.suffix in OF_THE_MODEL and path.name != "summary.json":
-            found[f"model {path.name}"] = sampled_sha256(path)
+    found |= of_the_model(settings.model)
     found |= {f"version {name}": version for name, version in versions().items()}
     found |= {f"machine {name}": value for name, value in machine().items()}
     found["ranks"] = size()  # the order of a sum over ranks decides its last bits
     return json.loads(json.dumps(found))  # as a checkpoint gives it back
+
+
+def of_the_model(model):
+    """{"model NAME": hash} of the files that decide what a model says: weights, config, tokenizer, chat template."""
+    files = (path for path in sorted(model_folder(model).iterdir()) if path.suffix in OF_THE_MODEL)
+    return {f"model {path.name}": sampled_sha256(path) for path in files if path.name != "summary.json"}
 
 
 def unlike_weights(found, model):

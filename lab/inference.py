@@ -165,15 +165,14 @@ def answer_file(args, settings, stage):
 
     summary = args.output.with_suffix(".summary.json") if args.output else None
     for path in (args.output, summary) if args.output else ():
-        check_place(path)
-    if args.output and args.output.resolve() == args.file.resolve():
-        raise LabError(f"--output {args.output}: the file of questions itself; name another")
+        check_place(path, [args.file])
     asked = questions.read_questions(args.file)
     asker = load(args, settings, stage)
     prompts = prompts_of(asker, asked, system_turns(args))
     files = [args.file, *stages.model_files(args, [stage])]
     made = {**settings.as_json(), "max_tokens": asker.max_tokens, "context": asker.context}
-    partial = questions.Partial(args.output, questions.run_key(args, files, made)) if args.output else None
+    key = questions.run_key(args, stage.adapter, made) if args.output else ""
+    partial = questions.Partial(args.output, key) if args.output else None
     rows = partial.begin(args.resume, args.overwrite) if partial else []
     started, resumed = time.monotonic(), len(rows)
     try:

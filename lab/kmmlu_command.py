@@ -128,14 +128,12 @@ def _asked(task, subject, items, style, limit):
 def settings_of(args, subset, files, stage):
     """{label: value} of all that decides a stage's figures."""
     from lab.device import computes_in_float32
-    from lab.fingerprint import OF_THE_MODEL, sampled_sha256
+    from lab.fingerprint import of_the_model
 
     found = {"task": f"{subset.task.name} {subset.task.version}", "subset": list(subset.subjects)}
     found |= asdict(style_of(args)) | {"limit": args.limit, "batch_size": args.batch_size}
     found |= {f"data {subject} {split}": sha256(path) for (subject, split), path in files.paths.items()}
-    for path in sorted(model_folder(args.model).iterdir()):
-        if path.suffix in OF_THE_MODEL and path.name != "summary.json":
-            found[f"model {path.name}"] = sampled_sha256(path)
+    found |= of_the_model(args.model)
     for name in stages.ADAPTER_FILES if stage.adapter else ():
         found[f"adapter {name}"] = sha256(stage.adapter / name)
     return found | {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lab.cli import LabError, sha256
 from lab.records import read_jsonl, read_lines, refuse, to_jsonl, turns_problem
+from lab.stages import ADAPTER_FILES
 
 KEYS = ("messages", "prompt", "question")
 
@@ -55,9 +56,13 @@ def answer_row(place, messages, text, ended):
     return {"line": int(place.rpartition(":")[2]), **asked, "answer": text, "ended": ended}
 
 
-def run_key(args, files, settings):
-    """What decides the answers, in a line: the files' contents and the settings."""
-    content = {"files": [sha256(file) for file in files], **settings, "system": args.system}
+def run_key(args, adapter, settings):
+    """What decides the answers, in a line: the contents of questions, model and `adapter`, and the settings."""
+    from lab.fingerprint import of_the_model  # imports mlx
+
+    files = [args.file, *(adapter / name for name in ADAPTER_FILES if adapter)]
+    content = {"files": [sha256(file) for file in files], **of_the_model(args.model), **settings}
+    content["system"] = args.system
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

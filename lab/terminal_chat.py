@@ -128,6 +128,8 @@ class Chat:
                 f"[the context of {conversation.asker.context} tokens is full: the oldest {turns} turns are left out]"
             )
         tell_about(conversation.asker, conversation.last, self.verbose)
+        if not conversation.last.text.strip():
+            tell("[no answer; the question is not kept]")
 
     def reset(self):
         self.conversation.reset()

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,11 @@ import pytest
 
 import infer_gemma
 import infer_gemma_lora
-from lab import adapters, inference, models, stages
+from lab import adapters, inference, models, questions, stages, terminal_chat
+from lab.cli import LabError
+from lab.conversation import Asker, Conversation
 from lab.hub import GEMMA, GEMMA_TINY
+from lab.sampling import Sampling
 
 QUESTIONS = ("안녕?", "프랑스의 수도는 어디야?", "고마워.", "사과를 영어로 뭐라고 해?", "하늘은 왜 파란가요?")
 PATIENCE = 120  # seconds; the machine may have other work
@@ -137,6 +141,36 @@ def test_a_killed_run_goes_on_behind_what_it_has_and_ends_as_if_it_had_not_been_
     assert output.read_bytes() == whole.read_bytes() and not partial.exists()
 
 
+@pytest.mark.parametrize("changed", ["weights", "scale"])
+def test_a_run_with_other_weights_or_another_scale_never_goes_on(
+    run, random_gemma, random_adapter, questions_file, tmp_path, changed
+):
+    """A folder of the hub has no summary of its own, and its config is that of every model tuned from it."""
+    model, output = shutil.copytree(random_gemma, tmp_path / "model"), tmp_path / "answers.jsonl"
+    adapter = random_adapter(model, tmp_path)
+    weights, config = next(model.glob("*.safetensors")), adapter / adapters.CONFIG
+    asked = ("--model", model, "--adapter-path", adapter, "--file", questions_file, "--output", output)
+
+    def begin():
+        args = inference.parse_args("", [*map(str, asked), "--max-tokens", "2"], adapter=True)
+        return questions.Partial(output, questions.run_key(args, adapter, {})).begin(resume=True, overwrite=False)
+
+    assert begin() == begin() == []
+    if changed == "weights":
+        weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    else:
+        config.write_text(config.read_text().replace('"scale": ', '"scale": 1'), encoding="utf-8")
+    with pytest.raises(LabError, match="by another model or settings; --overwrite begins anew"):
+        begin()
+
+
+def test_the_summary_never_takes_the_place_of_the_questions(infer, write_rows, tmp_path):
+    questions = write_rows("answers.summary.json", [{"prompt": "안녕?"}])
+    code, _, err = infer("--file", questions, "--output", tmp_path / "answers.jsonl")
+    assert code == 1 and f"{questions}: what is asked is read from it" in err
+    assert rows_of(questions) == [{"prompt": "안녕?"}]
+
+
 def test_make_s_flags_go_on_or_begin_anew_whatever_is_there(infer, questions_file, tmp_path, expected):
     output, partial = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.partial"
     for left in ('{"run": "another"}\n{"line": 1}\n', '{"run": "torn', ""):
@@ -157,7 +191,10 @@ def test_make_s_flags_go_on_or_begin_anew_whatever_is_there(infer, questions_fil
         (["--file", "/nowhere.txt"], "/nowhere.txt: cannot read"),
         (["--file", "README.md", "--output", "lab"], "lab: a folder; name a file in it"),
         (["--file", "README.md", "--output", "README.md/a.jsonl"], "README.md is a file"),
-        (["--file", "README.md", "--output", "lab/../README.md"], "the file of questions itself; name another"),
+        (
+            ["--file", "README.md", "--output", "lab/../README.md"],
+            "README.md: what is asked is read from it; name another file",
+        ),
     ],
 )
 def test_what_cannot_be_asked_is_one_line(infer, flags, said):
@@ -281,6 +318,15 @@ def test_a_chat_goes_on_behind_a_line_that_cannot_be_asked(infer, typed, expecte
     assert (code, out) == (0, f"{expected[1]}\n")
     utf8, mark, long = [line for line in err.splitlines() if line.startswith("error: ")]
     assert "line 1: not UTF-8" in utf8 and "holds <|im_end|>" in mark and "the context is 2048" in long
+
+
+def test_a_question_without_an_answer_is_told_and_not_kept(model_8bit, capsys, monkeypatch):
+    """Else /retry would answer the question before it, and nobody knew why."""
+    asker = Asker(*models.load(model_8bit), Sampling(), 8, 2048)
+    monkeypatch.setattr(asker, "answer", lambda *rest: Asker.answer(asker, *rest[:-1], lambda: True))  # left off
+    talk = Conversation(asker)
+    terminal_chat.Chat(talk).obey(QUESTIONS[0])
+    assert capsys.readouterr() == ("\n", "[no answer; the question is not kept]\n") and talk.turns == []
 
 
 def test_a_line_of_standard_input_that_is_not_utf_8_is_named(infer, typed):
