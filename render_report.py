@@ -39,7 +39,8 @@ class Parts:
     """What the page is made of: {file name: content or None}, {stage: (folder, summary, rows)}, summaries by their path.
 
     `changed` names the files that are others than those that the claims were judged on; `others` are {part: [inputs that
-    are others than the main file's]}. `main` is the name of the file that the page begins with.
+    are others than the main file's]}, `since` {part of COMPARED: [inputs that are others now]}. `main` is the name of the
+    file that the page begins with.
     """
 
     found: dict
@@ -47,6 +48,7 @@ class Parts:
     before: dict
     changed: list
     others: dict
+    since: dict
     main: str = MAIN
 
     @property
@@ -73,7 +75,8 @@ def read(run):
     others = {
         name: measured.unlike(content.get("inputs", {}), report) for name, content in found.items() if content
     }
-    return Parts(readable(found), curves, before, changed(run, found), readable(others), main)
+    since = {name: others_now(found[name]) for name in COMPARED if found[name]}
+    return Parts(readable(found), curves, before, changed(run, found), readable(others), readable(since), main)
 
 
 def main_of(run):
@@ -126,10 +129,16 @@ def changed(run, found):
     """The files that the claims were judged on and that are others now, and those that came since."""
     if not found["claims.json"]:
         return []
-    inputs = found["claims.json"].get("inputs", {})
-    others = [name for name, digest in inputs.items() if Path(name).is_file() and sha256(name) != digest]
-    known = {Path(name).name for name in inputs}
-    return others + [str(run / name) for name in FILES[1:] if found[name] and name not in known]
+    known = {Path(name).name for name in found["claims.json"].get("inputs", {})}
+    return others_now(found["claims.json"]) + [
+        str(run / name) for name in FILES[1:] if found[name] and name not in known
+    ]
+
+
+def others_now(content):
+    """The input files of `content` that are there, and are others than it was made from."""
+    inputs = content.get("inputs", {}).items()
+    return [name for name, digest in inputs if Path(name).is_file() and sha256(name) != digest]
 
 
 def build(run, parts):
@@ -165,7 +174,7 @@ def build(run, parts):
 
 
 def warned(section, parts, names):
-    """`section`, with a warning where a file of `names` was measured on other files than the main one."""
+    """`section`, with a warning where a file of `names` was measured on other files than the main one, or than are there."""
     from lab.comparison import MAKES
     from lab.evidence import FILES as KINDS
 
@@ -174,6 +183,11 @@ def warned(section, parts, names):
         f"{name} was measured on another {', '.join(parts.others[name])} than {parts.main}: run `{make[name]}` again."
         for name in names
         if parts.others.get(name)
+    ]
+    told += [
+        f"{name} was measured before {', '.join(parts.since[name])} changed: run `{make[name]}` again."
+        for name in names
+        if parts.since.get(name)
     ]
     return replace(section, warning=" ".join(filter(None, [section.warning, *told])))
 

@@ -12,7 +12,7 @@ import evaluate_kmmlu_8bit
 import prepare_solverx_cpt_data
 import render_report
 import train_with_early_stopping
-from lab.cli import CheckFailed, LabError
+from lab.cli import CheckFailed, LabError, sha256
 from lab.page import to_html
 from lab.sections import command
 from tests import browser, made_runs
@@ -116,6 +116,20 @@ def test_a_part_measured_on_another_adapter_is_told(run, whole, tmp_path, name):
     )
     assert "Not of one run: sft/adapters.safetensors changed between" in text
     assert "0" * 64 in text and "1" * 64 in text
+
+
+def test_figures_of_an_adapter_that_was_trained_again_since_are_told(run, tmp_path):
+    """Else the curve and the loss are the new one's, and every answer the old one's."""
+    weights = tmp_path / "lora/adapters.safetensors"
+    made_runs.curve(weights.parent)
+    weights.write_bytes(b"old")
+    content = made_runs.comparison() | {"inputs": {str(weights): sha256(weights)}}
+    made_runs.write(tmp_path / "models.json", content)
+    for data, told in ((b"old", False), (b"new", True)):
+        weights.write_bytes(data)
+        assert run(render_report.main, "--run", tmp_path)[0] == 0
+        words = f"models.json was measured before {weights} changed: run `make gemma` again."
+        assert (words in (tmp_path / "report.html").read_text(encoding="utf-8")) == told
 
 
 @pytest.mark.parametrize("name", ["models", "tuning"])
