@@ -46,7 +46,10 @@ def parse_args(argv):
     add("--repeats", type=stages.count, default=5, help="rounds of the speed measurement (%(default)s)")
     add("--speed-prompts", type=stages.count, default=4, help="questions that it asks (%(default)s)")
     add("--speed-tokens", type=two_or_more, default=32, help="new tokens of each answer (%(default)s)")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.report and args.output:
+        parser.error("--report only prints, --output goes without it")
+    return args
 
 
 def main(argv=None):

@@ -37,7 +37,7 @@ def _pictures(part, content):
 
 
 def _memory(content):
-    """The process's peak and the load, in a sentence: no stage has a share of its own in them."""
+    """The peaks and the load, in a sentence: no stage has a share of its own in them."""
     peak, seconds = content.get("peak") or {}, content.get("load_seconds")
     parts = [f"All stages in one load of {(content.get('flags') or {}).get('model') or 'the model'}"]
     parts += [f"{seconds:.2f} s to load"] if seconds is not None else []
@@ -46,6 +46,7 @@ def _memory(content):
         if peak.get("process_bytes")
         else []
     )
+    parts += [f"MLX's arrays at theirs {size_words(peak['device_bytes'])}"] if peak.get("device_bytes") else []
     return f"{', '.join(parts)}."
 
 

@@ -64,6 +64,10 @@ def parse_args(description, argv, adapter=False):
 
 def run(args):
     """Ask as `args` say. Raises LabError for what can be known wrong before the model is loaded, and after."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # a model may say what a terminal that is not UTF-8 lacks
     settings = sampling.sampling_of(args)
     (stage,) = stages.stages_of(args)
     if args.file:

@@ -222,6 +222,7 @@ def test_a_bad_file_of_questions_is_one_line(run, model_8bit, adapters, tmp_path
         (("--repeats", "0"), 2, "'0' is no whole number of at least 1"),
         (("--metrics", "recal"), 2, "invalid choice: 'recal'"),
         (("--speed-tokens", "1"), 2, "'1' is no whole number of at least 2"),
+        (("--report", "a.json", "--output", "b.json"), 2, "--report only prints, --output goes without it"),
         (("--report", "nowhere.json"), 1, "nowhere.json: no such file; `make gemma` writes it"),
         (("--adapter-path", "base", "a=FOLDER/two", "--knowledge", "no.jsonl"), 1, "no.jsonl: cannot read"),
     ],

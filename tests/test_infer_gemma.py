@@ -286,6 +286,13 @@ def test_gemma_keeps_to_its_sliding_window_unless_asked(kind, asked, context, tm
     assert inference.context_of(inference.parse_args("", flags)) == context
 
 
+def test_what_a_terminal_cannot_show_ends_no_answer(model_8bit, expected):
+    command = [sys.executable, "infer_gemma.py", "--model", model_8bit, "--prompt", QUESTIONS[0]]
+    narrow = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*map(str, command)], capture_output=True, timeout=PATIENCE, env=narrow)
+    assert (done.returncode, done.stdout.decode("unicode_escape")) == (0, f"{expected[0]}\n"), done.stderr
+
+
 def test_a_closed_pipe_is_left_quietly(model_8bit, questions_file):
     command = (
         f"{sys.executable} infer_gemma.py --model {model_8bit} --file {questions_file} --batch-size 1 | head -n 1"

@@ -146,7 +146,15 @@ def test_a_run_of_compared_models_has_a_page_without_report_json(run, tmp_path, 
     assert f"not run: {other}\n" in out
     for kind in ("html", "md"):
         text = (tmp_path / f"report.{kind}").read_text(encoding="utf-8")
-        for words in ("198/200", "x0.58", "777.0 kB", "300 of 1000", "512.00 MB", "0.25 s to load"):
+        for words in (
+            "198/200",
+            "x0.58",
+            "777.0 kB",
+            "300 of 1000",
+            "512.00 MB",
+            "0.25 s to load",
+            "theirs 80.00 MB",
+        ):
             assert words in text
         assert "lora: loss while training" in text and "full: loss while training" in text
         assert "make kmmlu" not in text and "make claims" not in text
