@@ -5,6 +5,7 @@ A comparison is a report (see lab.report) with more: {"answers": {stage: answer 
 "load_seconds", "peak": {"process_bytes", "device_bytes"} of loading and answering}.
 """
 
+import sys
 from functools import partial
 
 from lab import stages, verification
@@ -56,13 +57,21 @@ def check_stages(args):
     if len(bare) != 1 or len(named) < 2:
         raise LabError("--adapter-path: name base once and at least one adapter, `base tuned=DIR`")
     for stage in named:
-        summary = stage.adapter / "summary.json" if stage.adapter else None
-        if summary and summary.is_file():
-            found = read_json(summary, "train the adapter again").get("fingerprint", {})
-            if others := unlike_weights(found, args.model):
-                remedy = "name the model that it was trained on, or train it again"
-                raise LabError(f"{stage.adapter}: trained on a model with another {', '.join(others)}; {remedy}")
+        if stage.adapter:
+            _check_model(stage.adapter, args.model)
     return named
+
+
+def _check_model(adapter, model):
+    """Raise LabError for an adapter of other weights; where it does not name weights, say so of another model's name."""
+    summary, found = adapter / "summary.json", {}
+    if summary.is_file():
+        found = read_json(summary, "train the adapter again").get("fingerprint", {})
+    if others := unlike_weights(found, model):
+        remedy = "name the model that it was trained on, or train it again"
+        raise LabError(f"{adapter}: trained on a model with another {', '.join(others)}; {remedy}")
+    if not found and (other := stages.trained_on(adapter, model)):
+        print(f"note: {adapter} was trained on {other}, this is {model}", file=sys.stderr)
 
 
 def metrics_of(args):

@@ -15,7 +15,8 @@ SPEED_NOTE = (
 SIZE_NOTE = "On the disk: the adapter's tensors and its config. Share: of the model's parameters."
 TRAINING_NOTE = (
     "Time of the training loop, evaluations and saving included, and peaks of a process of its own, loading included. "
-    "Process: its resident memory, libraries included; arrays: MLX's."
+    "Process: its resident memory, libraries included; arrays: MLX's. "
+    "No line for an adapter from elsewhere, or one that is not what its folder's summary tells of."
 )
 
 

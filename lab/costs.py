@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.utils import get_total_parameters
 
 from lab import adapters, storage
-from lab.cli import read_json
+from lab.cli import read_json, sha256
 from lab.hub import model_folder
 
 COST = "cost.json"
@@ -40,13 +40,17 @@ def write_training(folder, model, seconds, updates):
 def training(folder):
     """What training the adapter of `folder` took: its cost.json, with rate, kind and validation loss of its summary.
 
-    {} for an adapter from elsewhere, which has neither.
+    {} for an adapter from elsewhere, which has neither, and for one that is not the summary's: another was put in its
+    place, or is in the making there.
     """
-    folder, found = Path(folder), {}
-    if (folder / "summary.json").is_file():
-        summary = read_json(folder / "summary.json", "train the adapter again")
-        keys = ("iterations", "best_iteration", "best_valid_loss", "stopped_by")
-        found = {key: summary[key] for key in keys if key in summary}
+    folder = Path(folder)
+    if not (folder / "summary.json").is_file():
+        return {}
+    summary = read_json(folder / "summary.json", "train the adapter again")
+    if summary.get("adapter_sha256") not in (None, sha256(folder / adapters.WEIGHTS)):
+        return {}
+    keys = ("iterations", "best_iteration", "best_valid_loss", "stopped_by")
+    found = {key: summary[key] for key in keys if key in summary}
     if (folder / COST).is_file():
         found |= read_json(folder / COST, "train the adapter again")
     return found

@@ -116,17 +116,11 @@ def load(args, settings, stage):
         terminal_chat.tell(device.describe())
         what = f"{args.model}{f' with {stage.adapter}' if stage.adapter else ''}"
         terminal_chat.tell(f"loaded {what} in {time.monotonic() - started:.1f} s")
-    if stage.adapter and (other := trained_on(stage.adapter, args.model)):
+    if stage.adapter and (other := stages.trained_on(stage.adapter, args.model)):
         terminal_chat.tell(f"note: {stage.adapter} was trained on {other}, this is {args.model}")
     if args.system:
         conversation.check_system(tokenizer, system_turns(args))
     return conversation.Asker(model, tokenizer, settings, args.max_tokens, context)
-
-
-def trained_on(adapter, model):
-    """The model that an adapter says it was trained on, where its name is not that of `model`: shapes may fit all the same."""
-    said = read_json(adapter / stages.ADAPTER_FILES[0], "train the adapter again").get("model")
-    return said if said and Path(said).name != model.name else None
 
 
 def system_turns(args):

@@ -110,6 +110,12 @@ def _stage(item):
     return Stage(name, folder)
 
 
+def trained_on(adapter, model):
+    """The model that an adapter says it was trained on, where its name is not that of `model`: shapes may fit all the same."""
+    said = read_json(adapter / ADAPTER_FILES[0], "train the adapter again").get("model")
+    return said if said and Path(said).name != model.name else None
+
+
 def settle_tokens(args):
     """Give the token limits that no flag gave the values that fit the model's size; a command may lack such flags."""
     small = (

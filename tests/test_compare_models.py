@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from functools import reduce
 from operator import getitem
 
@@ -9,7 +10,7 @@ import pytest
 
 import compare_models as command
 import train_with_early_stopping
-from lab import comparison, comparison_table, measured, verification
+from lab import comparison, comparison_table, costs, measured, verification
 from lab.cli import LabError
 from tests import made_runs
 
@@ -246,8 +247,25 @@ def test_an_adapter_of_another_model_is_refused_before_anything_is_loaded(run, m
     assert f"error: {adapters / 'two'}: trained on a model with another model.safetensors; name the model" in error
 
 
-def test_an_adapter_from_elsewhere_says_nothing_of_its_model(model_8bit, adapters, tmp_path):
-    for name in ("adapters.safetensors", "adapter_config.json"):
-        (tmp_path / name).write_bytes((adapters / "two" / name).read_bytes())
+@pytest.mark.parametrize("named", [None, "models/Gemma"])
+def test_an_adapter_from_elsewhere_says_at_most_the_name_of_its_model(
+    model_8bit, adapters, tmp_path, capsys, named
+):
+    (tmp_path / "adapters.safetensors").write_bytes((adapters / "two/adapters.safetensors").read_bytes())
+    config = json.loads((adapters / "two/adapter_config.json").read_text(encoding="utf-8")) | {"model": named}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     args = command.parse_args(["--model", str(model_8bit), "--adapter-path", "base", f"a={tmp_path}"])
     assert [stage.name for stage in comparison.check_stages(args)] == ["base", "a"]
+    said = f"note: {tmp_path} was trained on {named}, this is {model_8bit}\n" if named else ""
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("change", ["another adapter", "one in the making"])
+def test_what_training_took_is_told_of_the_adapter_that_it_made_alone(adapters, tmp_path, change):
+    copy = shutil.copytree(adapters / "two", tmp_path / "two")
+    assert costs.training(copy)["updates"] == 2
+    if change == "another adapter":
+        shutil.copy(adapters / "dora/adapters.safetensors", copy)
+    else:  # a new run takes the summary away when it begins
+        (copy / "summary.json").unlink()
+    assert costs.training(copy) == {}
