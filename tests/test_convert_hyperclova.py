@@ -23,7 +23,7 @@ from lab import (
     conversion_plan,
     hub,
     models,
-    pretraining,
+    tiny_hyperclovax,
 )
 from lab.cli import CheckFailed, finish, sha256
 from tests.small_checkpoints import (
@@ -132,9 +132,9 @@ def test_the_embedded_layout_converts(tmp_path, tokenizer_files):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_files)
-    model = llama.Model(llama.ModelArgs.from_dict({**pretraining.text_config(), "model_type": "llama"}))
+    model = llama.Model(llama.ModelArgs.from_dict({**tiny_hyperclovax.text_config(), "model_type": "llama"}))
     template = ROOT / "data_general" / "chat_template.jinja"
-    pretraining.save_checkpoint(tmp_path / "source", model, tokenizer, template, seed=0)
+    tiny_hyperclovax.save_checkpoint(tmp_path / "source", model, tokenizer, template, seed=0)
     code, target = convert(tmp_path / "source", "--no-quantize")
     wanted = {name: value.astype(mx.bfloat16) for name, value in tree_flatten(model.parameters())}
     assert code == 0 and same(load_all(target), wanted)
