@@ -119,7 +119,7 @@ def key_of(text):
     return hashlib.blake2b(folded(text).encode("utf-8", "surrogatepass"), digest_size=12).digest()
 
 
-def number_of(text):
+def _number(text):
     """The 64-bit hash of what is `folded(text)`."""
     return int.from_bytes(key_of(text)[:8], "big")
 
@@ -147,7 +147,7 @@ def gather(path, columns, cleaner, args, stack):
         labels = dict(zip(columns.labels, map(_label, cells[len(needed) + grouped :]), strict=True))
         key = key_of(texts[0])
         deciding = texts[1] if columns.answer else encode(labels) if labels else ""
-        answer = number_of(deciding)
+        answer = _number(deciding)
         if (first := corpus.seen.get(key)) is not None:
             corpus.drop(number, "duplicate" if corpus.answers[first] == answer else "conflict", needed[0], first)
             continue

@@ -3,7 +3,6 @@
 import json
 from array import array
 
-from lab.corpus import number_of
 from lab.duplicates import near_pairs
 from lab.korean import comparable
 from lab.splits import Links
@@ -33,13 +32,19 @@ def link_equal(corpus, links, answers):
     Returns (the hash of each row's answer by these (N,), how many rows were linked by their question alone).
     """
     said, asked, groups, linked = array("Q"), {}, {}, 0
-    for row, line in enumerate(corpus.lines()):
+    for row, (line, group) in enumerate(zip(corpus.lines(), corpus.groups, strict=True)):
         question, answer = (turn["content"] for turn in json.loads(line)["messages"])
-        said.append(number_of(comparable(answer) or answer))
-        if answers:
-            links.join(corpus.groups[row], groups.setdefault(said[row], corpus.groups[row]))
-        if letters := comparable(question):
-            first = asked.setdefault(number_of(letters), row)
-            linked += said[first] != said[row]
-            links.join(corpus.groups[row], corpus.groups[first])
+        told = _hash(comparable(answer) or answer)
+        said.append(told)
+        if answers and (first := groups.setdefault(told, group)) != group:
+            links.join(group, first)
+        letters = comparable(question)
+        if letters and (first := asked.setdefault(_hash(letters), row)) != row:
+            linked += said[first] != told
+            links.join(group, corpus.groups[first])
     return said, linked
+
+
+def _hash(text):
+    """64 bits of `text`, for this process alone."""
+    return hash(text) & (1 << 64) - 1
