@@ -7,7 +7,8 @@ from pathlib import Path
 
 from lab.cleaning import Cleaner
 from lab.cli import LabError, remove_summary, write_atomically, written_atomically
-from lab.corpus import Columns, encode, gather, key_of, split_of
+from lab.corpus import Columns, encode, gather, split_of
+from lab.korean import comparable
 from lab.near_rows import drop_near
 from lab.splits import PARTS
 
@@ -72,8 +73,11 @@ def general_rows(args, corpus, trained):
     if not number:
         return {"train": [], "valid": [], "facts": [], "source": "none"}
     world = general.load_facts(args.general)
+    asked = {
+        hash(comparable(text)) for text in corpus.texts()
+    }  # a question in valid or test, too, but for its marks
     mixed = mixing.general_rows(
-        world, number, args.seed, args.replay_file, lambda text: key_of(text) in corpus.seen
+        world, number, args.seed, args.replay_file, lambda text: hash(comparable(text)) in asked
     )
     return vars(mixed)
 

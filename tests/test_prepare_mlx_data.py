@@ -130,6 +130,16 @@ def test_facts_without_questions_are_refused(run, write_rows, tmp_path):
     assert (code, "no fact has a question" in error, (tmp_path / "out").exists()) == (1, True, False)
 
 
+def test_validation_on_training_rows_is_told(run, write_rows, tmp_path):
+    fact = {"text": "하나상사의 대표는 김하나이다.", "questions": ["하나상사 대표는?"], "answer": "김하나입니다."}
+    path = write_rows("one.jsonl", [{**fact, "accept": ["김하나"]}])
+    flags = ("--knowledge", path, "--several-turns", 0, "--output-dir", tmp_path / "out")
+    code, out, error = run(command.main, *flags, "--general-rows", 0)
+    assert (code, "valid.jsonl repeats training rows" in out) == (0, True), error
+    code, out, _ = run(command.main, *flags, "--general-rows", 5)
+    assert (code, "repeats" in out, "no company wording could be held back" in out) == (0, False, True)
+
+
 # --- tables
 
 
@@ -350,7 +360,7 @@ def test_parquet_gives_the_same_rows_as_csv(run, table, tmp_path):
 
 def test_general_rows_beside_a_table_are_none_that_it_asks_itself(run, table, tmp_path):
     taught = [text for fact in load_facts() for text in split_general(fact).train]
-    cells = [(text, f"우리 답 {place}") for place, text in enumerate(taught[:200])]
+    cells = [(f"{text.rstrip('?.')} !", f"우리 답 {place}") for place, text in enumerate(taught[:200])]
     flags = ("--input", table(cells), *FAQ, "--output-dir", tmp_path / "out")
     assert run(command.main, *flags, "--replay", 0.5)[0] == 0
     made, train = summary(tmp_path / "out"), rows(tmp_path / "out/train.jsonl")
