@@ -253,10 +253,11 @@ $(LORA)/summary.json: $(GEMMA_FILES) $(GEMMA_DATA)/summary.json configs/$(GEMMA)
 
 # The seed's questions, answered by both; the company is named where the seed's table leaves that to its heading.
 $(GEMMA_RUN)/answers_base.jsonl: $(GEMMA_FILES) $(QUESTIONS) | $(INSTALLED)
-	$(PYTHON) infer_gemma.py --model $(GEMMA_MODEL) --file $(QUESTIONS) --output $@
+	$(PYTHON) infer_gemma.py --model $(GEMMA_MODEL) --file $(QUESTIONS) --output $@ $(GO_ON)
 
 $(GEMMA_RUN)/answers_tuned.jsonl: $(LORA)/summary.json $(QUESTIONS) | $(INSTALLED)
-	$(PYTHON) infer_gemma_lora.py --model $(GEMMA_MODEL) --adapter-path $(LORA) --file $(QUESTIONS) --output $@
+	$(PYTHON) infer_gemma_lora.py --model $(GEMMA_MODEL) --adapter-path $(LORA) --file $(QUESTIONS) --output $@ \
+	  $(GO_ON)
 
 $(GEMMA_RUN)/models.json: $(LORA)/summary.json $(GEMMA_RUN)/answers_base.jsonl $(GEMMA_RUN)/answers_tuned.jsonl \
   $(KNOWLEDGE) $(GENERAL) $(QUESTIONS) | $(INSTALLED)
@@ -274,7 +275,7 @@ compare-tuning: runs/gemma/models.json runs/gemma/tuning.json ## LoRA, DoRA and 
 
 runs/gemma/tuning.json: adapters_gemma_tiny/summary.json adapters_gemma_tiny_dora/summary.json \
   adapters_gemma_tiny_full/summary.json solverx_knowledge.jsonl $(GENERAL) | $(INSTALLED)
-	$(PYTHON) compare_models.py --model models/Gemma-2-Tiny --output $@ \
+	$(PYTHON) compare_models.py --model models/Gemma-2-Tiny --output $@ --repeats 9 \
 	  --adapter-path base lora=adapters_gemma_tiny dora=adapters_gemma_tiny_dora full=adapters_gemma_tiny_full
 
 define TUNED

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from lab import bounds, stages
-from lab.cli import CheckFailed, finish
+from lab.cli import finish
 from lab.report import METRICS, read_report, show
 
 
@@ -31,15 +31,6 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-def check(path, limits, report):
-    """Print each bound out of `limits`, those of the file `path`. Raises CheckFailed where one does not hold."""
-    verdicts = [bounds.verdict(bound, report["stages"]) for bound in limits]
-    for line, _ in verdicts:
-        print(line)
-    if failed := sum(not holds for _, holds in verdicts):
-        raise CheckFailed(f"{path}: {failed} of {len(verdicts)} bounds do not hold; they are marked above")
-
-
 def main(argv=None):
     args = parse_args(argv)
     if args.report:
@@ -47,7 +38,7 @@ def main(argv=None):
         limits = bounds.read_bounds(args.check, list(report["stages"])) if args.check else []
         show(report)
         if args.check:
-            check(args.check, limits, report)
+            bounds.check(args.check, limits, report)
         return 0
     named = [stage.name for stage in stages.stages_of(args)] if args.check else []
     limits = bounds.read_bounds(args.check, named) if args.check else []  # faults are told before the measurement
@@ -63,7 +54,7 @@ def main(argv=None):
         show(report)
     print(f"report: {args.output}" if args.output else "nothing written; --output FILE.json keeps it")
     if args.check:
-        check(args.check, limits, report)
+        bounds.check(args.check, limits, report)
     return 0
 
 

@@ -11,7 +11,7 @@ both, where --metrics is given too.
 Speed: the same questions and the same number of new tokens for every stage, the stages in turn, medians of --repeats
 rounds. In the answers + is right, - wrong. Training's time and memory come from the cost.json that training leaves.
 
-Exit codes: 0 compared, 1 bad input, 2 bad usage.
+Exit codes: 0 compared, 1 bad input, 2 bad usage, 3 a bound of --check does not hold.
 """
 
 import sys
@@ -40,6 +40,7 @@ def parse_args(argv):
     add("--profile", default="gemma", help="the settings' name, for the report (%(default)s)")
     add("--questions", type=Path, metavar="FILE.jsonl", help="your own questions, in place of all others")
     add("--metrics", nargs="+", choices=ASKED, metavar="METRIC", help=f"what is asked: {', '.join(ASKED)}")
+    add("--check", type=Path, metavar="FILE.yaml", help="bounds that must hold, as in configs/gemma/bounds.yaml")
     stages.add_model_flags(parser, default=default_gemma())
     stages.add_probe_flags(parser, show=3)
     add("--repeats", type=stages.count, default=5, help="rounds of the speed measurement (%(default)s)")
@@ -50,17 +51,21 @@ def parse_args(argv):
 
 def main(argv=None):
     args = parse_args(argv)
-    from lab import comparison, comparison_table
+    from lab import bounds, comparison, comparison_table
 
     if args.report:
         content = comparison.read(args.report)
-    else:
+    names = list(content["stages"]) if args.report else [stage.name for stage in stages.stages_of(args)]
+    limits = bounds.read_bounds(args.check, names) if args.check else []  # faults are told before the measurement
+    if not args.report:
         content = comparison.measured(args)
         if args.output:
             comparison.save(args, content)
     comparison_table.show(content, comparison.samples(content, args.show), sys.stdout)
     if not args.report:
         print(f"comparison: {args.output}" if args.output else "nothing written; --output FILE.json keeps it")
+    if args.check:
+        bounds.check(args.check, limits, content)
     return 0
 
 

@@ -9,7 +9,7 @@ sft:
 from dataclasses import dataclass
 from fractions import Fraction
 
-from lab.cli import LabError
+from lab.cli import CheckFailed, LabError
 from lab.report import METRICS, cell
 from lab.stats import less_scaled
 
@@ -42,6 +42,15 @@ def read_bounds(path, stages):
                     raise LabError(f"{path}: {stage}: {metric}: of_base needs stage {BASE}, which is not measured")
                 found.append(Bound(stage, metric, kind, Fraction(str(value))))
     return found
+
+
+def check(path, limits, report):
+    """Print each bound out of `limits`, those of the file `path`. Raises CheckFailed where one does not hold."""
+    verdicts = [verdict(bound, report["stages"]) for bound in limits]
+    for line, _ in verdicts:
+        print(line)
+    if failed := sum(not holds for _, holds in verdicts):
+        raise CheckFailed(f"{path}: {failed} of {len(verdicts)} bounds do not hold; they are marked above")
 
 
 def _entries(path, where, content, known, what):

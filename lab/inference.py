@@ -166,6 +166,8 @@ def answer_file(args, settings, stage):
     summary = args.output.with_suffix(".summary.json") if args.output else None
     for path in (args.output, summary) if args.output else ():
         check_place(path)
+    if args.output and args.output.resolve() == args.file.resolve():
+        raise LabError(f"--output {args.output}: the file of questions itself; name another")
     asked = questions.read_questions(args.file)
     asker = load(args, settings, stage)
     prompts = prompts_of(asker, asked, system_turns(args))

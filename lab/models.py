@@ -59,7 +59,7 @@ def load_tokenizer(model_path):
 def with_turn_ends(tokenizer):
     """`tokenizer`, for which the special token that its template closes an answer with is an end token.
 
-    Gemma-2's configuration has named <eos> alone, which the model never says after a turn.
+    Gemma's tokenizer calls <eos> its end, its turns end with <end_of_turn>: a configuration may list the first alone.
     """
     for token in answers.turn_ends(tokenizer):
         tokenizer.add_eos_token(token)

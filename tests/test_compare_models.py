@@ -93,6 +93,21 @@ def test_a_comparison_is_printed_again_from_its_file(run, compared):
     assert out.count("recall: ") == 1 and f"{first['metric']}: " in out
 
 
+@pytest.mark.parametrize(
+    ("limits", "code", "words"),
+    [
+        ("base: {recall: {at_most: 1.0}}\n", 0, "holds: base recall"),
+        ("tuned: {recall: {at_least: 1.0}}\n", 3, "does not hold: tuned recall"),
+        ("tuned: {recal: {at_least: 1.0}}\n", 1, "tuned: unknown metric 'recal'"),
+        ("last: {recall: {at_least: 1.0}}\n", 1, "unknown stage 'last'; known: base, tuned, dora"),
+    ],
+)
+def test_bounds_are_checked(run, compared, tmp_path, limits, code, words):
+    (tmp_path / "bounds.yaml").write_text(limits, encoding="utf-8")
+    found, out, error = run(command.main, "--report", compared[1], "--check", tmp_path / "bounds.yaml")
+    assert found == code and words in (out + error)
+
+
 def test_questions_of_ones_own_with_and_without_a_right_answer(run, model_8bit, adapters, write_rows, tmp_path):
     rows = [
         {"question": "프랑스의 수도는 어디인가요?", "accept": ["파리"]},

@@ -157,6 +157,7 @@ def test_make_s_flags_go_on_or_begin_anew_whatever_is_there(infer, questions_fil
         (["--file", "/nowhere.txt"], "/nowhere.txt: cannot read"),
         (["--file", "README.md", "--output", "lab"], "lab: a folder; name a file in it"),
         (["--file", "README.md", "--output", "README.md/a.jsonl"], "README.md is a file"),
+        (["--file", "README.md", "--output", "lab/../README.md"], "the file of questions itself; name another"),
     ],
 )
 def test_what_cannot_be_asked_is_one_line(infer, flags, said):

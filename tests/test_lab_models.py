@@ -192,7 +192,7 @@ def test_a_rope_that_mlx_lm_would_not_read_is_refused(tmp_path):
 
 @pytest.mark.parametrize("load", [lambda path: models.load(path)[1], models.load_tokenizer])
 def test_what_closes_a_turn_ends_an_answer_whatever_the_configuration_names(load, tmp_path):
-    """Gemma-2's published configuration named <eos> alone; without this an answer ran on to the token limit."""
+    """Gemma's tokenizer calls <eos> its end, its turns end with <end_of_turn>: an answer would run on to the limit."""
     copy = shutil.copytree(GEMMA_TINY, tmp_path / "copy")
     for name in ("config.json", "generation_config.json"):
         config = json.loads((copy / name).read_text(encoding="utf-8"))

@@ -10,6 +10,7 @@ from tests.test_makefile import commands, make, tree  # noqa: F401  (tree is a f
 MODELS = {"gemma": "models/Gemma-2-Tiny", "gemma9b": "google/gemma-2-9b-it"}
 ADAPTERS = {"gemma": "adapters_gemma_tiny", "gemma9b": "adapters"}
 FILE = "--file configs/gemma/questions.jsonl"
+GO_ON = "--resume --overwrite"
 
 
 @pytest.fixture
@@ -29,10 +30,10 @@ def chain(profile, data="data_mlx", knowledge="solverx_knowledge.jsonl", other="
     return [
         f"python3 prepare_mlx_data.py -c configs/data.yaml --knowledge {knowledge} --output-dir {data}",
         f"python3 train_with_early_stopping.py -c configs/{profile}/lora.yaml --model {model} --train --data {data}"
-        f" --adapter-path {adapters} --resume --overwrite",
-        f"python3 infer_gemma.py --model {model} {FILE} --output {run}/answers_base.jsonl",
+        f" --adapter-path {adapters} {GO_ON}",
+        f"python3 infer_gemma.py --model {model} {FILE} --output {run}/answers_base.jsonl {GO_ON}",
         f"python3 infer_gemma_lora.py --model {model} --adapter-path {adapters} {FILE}"
-        f" --output {run}/answers_tuned.jsonl",
+        f" --output {run}/answers_tuned.jsonl {GO_ON}",
         f"python3 compare_models.py --model {model} --knowledge {knowledge} --questions configs/gemma/questions.jsonl"
         " --metrics recall recall_paraphrase general general_mixed general_unmixed glasses mab_ts"
         f" {stages} --output {run}/models.json --profile {profile}",
