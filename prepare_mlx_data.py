@@ -24,7 +24,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lab.cli import LabError, check_place, finish, write_atomically, write_summary
+from lab.cli import LabError, check_place, finish, remove_partials, write_atomically, write_summary
 
 WRITTEN = (
     "train.jsonl",
@@ -121,6 +121,7 @@ def main(argv=None):
     for path in (summary, args.output_dir / "summary.json"):
         check_place(path)
     refuse_own_input(args)
+    remove_partials(args.output_dir)
     mixing.settle(args, {"replay": 0.5 if args.input is None else 0.0, "several_turns": 60, "seed": 0})
     if args.input is None:
         from lab.dialogue_data import prepare

@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import random
+import subprocess
+import sys
 import unicodedata
 from collections import Counter
 
@@ -379,6 +382,29 @@ def test_a_second_run_leaves_nothing_of_the_first(run, table, tmp_path):
     assert run(command.main, "--input", path, *FAQ, "--output-dir", tmp_path / "out")[0] == 0
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"train.jsonl", "valid.jsonl", "dropped.jsonl", "cleaning.md", "summary.json"}
+
+
+def test_a_kill_while_the_parts_take_their_names_leaves_no_summary_and_the_next_run_no_rest(run, table, tmp_path):
+    path, out = table(made_rows(60)), tmp_path / "out"
+    killed = (
+        "import os, sys\n"
+        "rename = os.replace\n"
+        "def replace(old, new):\n"
+        "    os.kill(os.getpid(), 9) if str(new).endswith('train.jsonl') else rename(old, new)\n"
+        "os.replace = replace\n"
+        "import prepare_mlx_data\n"
+        "prepare_mlx_data.main(sys.argv[1:])\n"
+    )
+    flags = ["--input", path, *FAQ, "--output-dir", out]
+    assert run(command.main, *flags)[0] == 0
+    done = subprocess.run([sys.executable, "-c", killed, *map(str, flags)], capture_output=True, check=False)
+    assert done.returncode == -9, done.stderr
+    names = {place.name for place in out.iterdir()}
+    assert "summary.json" not in names and any(name.endswith(".partial") for name in names)
+    own = out / f".train.jsonl.{os.getppid()}.partial"  # of a process that is alive
+    own.touch()
+    assert run(command.main, *flags)[0] == 0
+    assert [place.name for place in out.glob(".*.partial")] == [own.name]
 
 
 @pytest.mark.parametrize(
