@@ -32,6 +32,9 @@ endif
 ifneq ($(and $(filter gemma9b,$(PROFILE)),$(filter compare-tuning,$(MAKECMDGOALS))),)
 $(error PROFILE=$(PROFILE): compare-tuning trains the embedded Gemma alone; leave PROFILE out)
 endif
+ifneq ($(and $(filter-out solverx_knowledge.jsonl,$(KNOWLEDGE)),$(filter compare-tuning,$(MAKECMDGOALS))),)
+$(error KNOWLEDGE=$(KNOWLEDGE): compare-tuning is about SolverX alone; leave KNOWLEDGE out)
+endif
 
 # solverx_knowledge.jsonl -> solverx; any folder in front is left out.
 NAME := $(patsubst %_knowledge,%,$(patsubst %.jsonl,%,$(notdir $(KNOWLEDGE))))
@@ -128,8 +131,11 @@ $(SFT_DATA)/summary.json: $(KNOWLEDGE) $(GENERAL) configs/data.yaml $(call if_ot
 convert: $(MODEL)/summary.json ## the checkpoint's text part, in 8 bit
 
 # Where the checkpoint is missing the command says how to get it; once converted, it may be deleted.
+# Gemma is taken as it is: a clone's files are of any age, and one that is newer than its summary must not start this.
+ifeq ($(IS_GEMMA),)
 $(MODEL)/summary.json: $(wildcard $(HF_MODEL)/*) | $(INSTALLED)
 	$(PYTHON) convert_hyperclova.py --hf-path $(HF_MODEL) --mlx-path $(MODEL) --q-bits 8 --q-group-size 64 --force
+endif
 
 cpt: $(CPT)/summary.json ## continued pre-training on the company's sentences
 

@@ -74,7 +74,10 @@ def check_device(profile):
         )
     needed = float(profile["CPU_MEMORY_GB" if backend == "cpu" else "MEMORY_GB"])
     present = gpu_memory() if backend == "cuda" else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
-    yield Check(present >= needed, f"memory: {present:.0f} GB, {needed:.0f} GB needed", "more, or PROFILE=tiny")
+    small = "gemma" if "gemma" in profile["MODEL"] else "tiny"
+    yield Check(
+        present >= needed, f"memory: {present:.0f} GB, {needed:.0f} GB needed", f"more, or PROFILE={small}"
+    )
 
 
 def missing_files(folder):

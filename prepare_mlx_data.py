@@ -9,8 +9,8 @@ From a knowledge file (the default): of every fact some wordings train, one vali
 guard compares all three, and general rows stand among the training and validation rows, against forgetting.
 From a table (.csv, .tsv, .jsonl, .parquet): a question and its answer become {"messages"}; so does a text with a class
 (--text-column with --answer-column: the text is the user's turn, the class the answer); a text alone stays {"text"}.
-Rows of one --group-column stay in one part. Without it rows with the same answer do, and near duplicates that are not
-dropped; a class makes no group. Parts go by hash of group and seed, so that new rows move no old ones.
+Rows of one --group-column stay in one part. Without it rows with the same answer do. So do, always, equal questions (both
+by letters and digits alone) and near duplicates that are not dropped; a class makes no group. Parts go by hash of group and seed, so that new rows move no old ones.
 
 Cleaning: Unicode NFC, control and zero-width characters, HTML, URLs and e-mail addresses, white space, length; code in
 ``` fences or `backticks` stays. Of duplicates, near duplicates (trigram Jaccard 0.8, same answer) and of a question with
@@ -24,8 +24,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from lab.cli import check_place, finish, write_atomically, write_summary
+from lab.cli import LabError, check_place, finish, remove_partials, write_atomically, write_summary
 
+WRITTEN = (
+    "train.jsonl",
+    "valid.jsonl",
+    "test.jsonl",
+    "recall.jsonl",
+    "dropped.jsonl",
+    "cleaning.md",
+    "summary.json",
+)
 COLUMNS = ("question_column", "answer_column", "text_column", "group_column", "label_column")
 
 
@@ -42,7 +51,9 @@ def parse_args(argv):
     add("--group-column", metavar="NAME", help="rows with the same value stay in one part")
     add("--label-column", metavar="NAME", nargs="+", default=[], help="kept beside the row, under their own names")
     add("--encoding", default="utf-8", help="of the table: cp949, say (%(default)s)")
-    add("--separator", metavar="CHARACTER", help="between cells (, in .csv, a tab in .tsv)")
+    tab = {"\\t": "\t"}
+    separator = "between cells (, in .csv, a tab, '\\t', in .tsv)"
+    add("--separator", metavar="CHARACTER", type=lambda text: tab.get(text, text), help=separator)
     add("--valid-share", type=float, default=0.1, help="of a table's groups (%(default)s)")
     add("--test-share", type=float, default=0.1, help="of a table's groups (%(default)s)")
     add("--min-length", type=int, default=2, help="characters a table's question or text must have (%(default)s)")
@@ -93,6 +104,15 @@ def check_usage(parser, args):
         parser.error("--separator is one character, and neither a quote nor a new line")
 
 
+def refuse_own_input(args):
+    """Raise LabError where a file that is to be read is one that would be written over or removed."""
+    written = {(args.output_dir / name).resolve() for name in WRITTEN}
+    written |= {args.output.resolve()} if args.output else set()
+    for path in (args.input, args.knowledge, args.replay_file, args.config):
+        if path and path.resolve() in written:
+            raise LabError(f"{path}: would be written over by this run; choose another --output-dir or --output")
+
+
 def main(argv=None):
     args = parse_args(argv)
     from lab import cleaning_report, mixing
@@ -100,6 +120,8 @@ def main(argv=None):
     summary = args.output or args.output_dir / "summary.json"
     for path in (summary, args.output_dir / "summary.json"):
         check_place(path)
+    refuse_own_input(args)
+    remove_partials(args.output_dir)
     mixing.settle(args, {"replay": 0.5 if args.input is None else 0.0, "several_turns": 60, "seed": 0})
     if args.input is None:
         from lab.dialogue_data import prepare

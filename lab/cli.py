@@ -117,6 +117,25 @@ def written_atomically(path):
             temporary.unlink(missing_ok=True)
 
 
+def remove_partials(folder):
+    """Remove what killed processes left in `folder` of files that written_atomically was writing."""
+    for path in Path(folder).glob(".*.partial"):
+        process = path.name.split(".")[-2]
+        with suppress(OSError):
+            if process.isdigit() and not _is_alive(int(process)):
+                path.unlink()
+
+
+def _is_alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
 def check_place(path, read=()):
     """Raise LabError where no file can be written at `path`: told before the work whose result it is to hold.
 

@@ -1,7 +1,8 @@
 """A table of questions and answers, or of texts, as rows in train, valid and test: cleaned, without duplicates, by group.
 
 It streams: cleaned rows wait in an unnamed temporary file, and of each only hashes and numbers stay in memory (200 to 300
-bytes; twice that while near duplicates are looked for). The first of several equal rows is the one that stays.
+bytes, twice that while near duplicates are looked for, and then 8 more for each fifth letter of the question or text). The
+first of several equal rows is the one that stays.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from tempfile import TemporaryFile
 
 from lab.cli import LabError
 from lab.records import nfc
-from lab.splits import Links, Split, group_hash
+from lab.splits import Split, group_hash
 from lab.tables import as_text, read_table
 
 REASONS = {  # why a row is dropped, in the order in which it is looked for
@@ -118,12 +119,17 @@ def key_of(text):
     return hashlib.blake2b(folded(text).encode("utf-8", "surrogatepass"), digest_size=12).digest()
 
 
+def _number(text):
+    """The 64-bit hash of what is `folded(text)`."""
+    return int.from_bytes(key_of(text)[:8], "big")
+
+
 def gather(path, columns, cleaner, args, stack):
     """The Corpus of a table: rows cleaned, faulty and exactly equal ones dropped. Its files close with `stack`.
 
     `args` has encoding, separator, min_length, max_length, seed. Raises LabError for a fault of the table.
     """
-    folder = next(place for place in Path(args.output_dir).absolute().parents if place.is_dir())
+    folder = workplace(args.output_dir)
     files = [stack.enter_context(TemporaryFile(dir=folder)) for _ in range(2)]  # noqa: SIM115  (the stack closes them)
     corpus = Corpus(*files)
     grouped = columns.group is not None
@@ -141,16 +147,22 @@ def gather(path, columns, cleaner, args, stack):
         labels = dict(zip(columns.labels, map(_label, cells[len(needed) + grouped :]), strict=True))
         key = key_of(texts[0])
         deciding = texts[1] if columns.answer else encode(labels) if labels else ""
-        answer = int.from_bytes(key_of(deciding)[:8], "big")
+        answer = _number(deciding)
         if (first := corpus.seen.get(key)) is not None:
             corpus.drop(number, "duplicate" if corpus.answers[first] == answer else "conflict", needed[0], first)
             continue
-        name = as_text(cells[len(needed)], where).strip() if grouped else ""
+        name = nfc(as_text(cells[len(needed)], where).strip()) if grouped else ""
         if not name:  # what it answers, or itself
             own = grouped or columns.classes or not columns.answer
             name = f"row {key.hex()}" if own else f"answer {answer}"
         corpus.add(number, key, answer, group_hash(args.seed, name), _line(texts, labels))
     return corpus
+
+
+def workplace(folder):
+    """Where temporary files go: `folder`, or the nearest above it that is there."""
+    folder = Path(folder).absolute()
+    return next(place for place in (folder, *folder.parents) if place.is_dir())
 
 
 def _fit(needed, cleaner, where, args):
@@ -170,12 +182,16 @@ def _fit(needed, cleaner, where, args):
 
 
 def _label(value):
-    """A label as JSON holds it: text stripped, what is no number null, dates as text."""
+    """A label as JSON holds it: text stripped, what is no number null, dates as text, in lists and objects too."""
     if isinstance(value, str):
         return nfc(value.strip())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, (int, float, bool, list, dict, type(None))) else str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {nfc(str(key)): _label(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_label(item) for item in value]
+    return value if isinstance(value, (int, type(None))) else str(value)
 
 
 def _line(texts, labels):
@@ -186,25 +202,6 @@ def _line(texts, labels):
         return f'{{"text": {said[0]}{more}\n'.encode()
     turns = f'{{"role": "user", "content": {said[0]}}}, {{"role": "assistant", "content": {said[1]}}}'
     return f'{{"messages": [{turns}]{more}\n'.encode()
-
-
-def drop_near(corpus, columns, keep=False):
-    """Drop near duplicates (or `keep` them) and put near texts that stay into one group; returns how many pairs did."""
-    from lab.duplicates import near_pairs
-
-    # Near questions with other answers say nothing of each other (lab/leaks); near texts of another class do.
-    alike = corpus.answers if columns.answer and not columns.classes else None
-    links, linked = Links(), 0
-    for later, earlier in near_pairs(corpus.texts, corpus.text, alike, corpus.out):
-        if not keep and corpus.answers[later] == corpus.answers[earlier]:
-            corpus.out.add(later)
-            corpus.drop(corpus.numbers[later], "near_duplicate", corpus.text(later), earlier)
-        else:
-            links.join(corpus.groups[later], corpus.groups[earlier])
-            linked += 1
-    if links:
-        corpus.groups = array("Q", map(links.first, corpus.groups))
-    return linked
 
 
 def split_of(corpus, path, args):

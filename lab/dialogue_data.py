@@ -38,7 +38,7 @@ def prepare(args):
     write(args.output_dir, "test", mixing.recall_rows(company["probe"]))
     write(args.output_dir, "recall", mixing.recall_rows(valid))
     write(args.output_dir, "dropped", [])  # an earlier table's
-    warn(company, silent)
+    warn(company, valid, silent)
     results = {
         **{"facts": len(facts), "facts_with_derived_questions": derived, "facts_without_questions": silent},
         **{"train": len(rows), "valid": len(held), "test": len(company["probe"]), "recall": len(valid)},
@@ -50,9 +50,13 @@ def prepare(args):
     return results, [args.knowledge, args.general]
 
 
-def warn(company, silent):
+def warn(company, valid, silent):
     """Say what the facts did not allow; `silent` is how many of them have no question."""
-    if not company["valid"]:
+    if not valid:
+        print(
+            "warning: no wording could be held back: valid.jsonl repeats training rows and says nothing of learning"
+        )
+    elif not company["valid"]:
         print("warning: no company wording could be held back, so validation cannot watch the company's questions")
     if silent:
         print(f"{silent} facts have only text and no clear subject: no dialogue teaches them")

@@ -14,6 +14,7 @@ from lab.korean import comparable
 from lab.leaks import NEAR, similarity, trigrams
 
 BLOCK = 4096  # texts whose trigrams are taken at once
+LETTERS = 1 << 18  # and letters of them; also trigrams that are kept as sets, for long texts are few to a block
 SAMPLED = 8 * BLOCK  # texts by which members are called rare; another order costs time, not pairs
 COUNTED = 1 << 20  # counters for that
 WORDS = 4
@@ -29,7 +30,7 @@ def near_pairs(texts, read, answers=None, dropped=()):
     sizes, maps, postings = _index(texts, answers)
     places, starts, rows = _shared(postings)
     del postings
-    memory = {}
+    memory, held = {}, 0
     for first, last in _runs(rows[places]):
         row = int(rows[places[first]])
         ranges = zip(starts[first:last].tolist(), places[first:last].tolist(), strict=True)
@@ -43,9 +44,10 @@ def near_pairs(texts, read, answers=None, dropped=()):
                 continue
             grams = grams or trigrams(read(row))
             if other not in memory:
-                if len(memory) > BLOCK:
-                    memory.clear()
+                if held > LETTERS:
+                    memory, held = {}, 0
                 memory[other] = trigrams(read(other))
+                held += len(memory[other])
             if similarity(grams, memory[other]) >= NEAR:
                 yield row, other
 
@@ -87,8 +89,15 @@ def _rarity(texts):
 
 
 def _blocks(texts):
-    texts = iter(texts)
-    while block := list(islice(texts, BLOCK)):
+    """The texts in lists of at most BLOCK, and of LETTERS unless one text alone is longer."""
+    block, letters = [], 0
+    for text in texts:
+        if block and (len(block) == BLOCK or letters + len(text) > LETTERS):
+            yield block
+            block, letters = [], 0
+        block.append(text)
+        letters += len(text)
+    if block:
         yield block
 
 

@@ -67,4 +67,5 @@ def fill(template, values):
 
 def comparable(text):
     """`text` reduced to what makes it the same sentence: NFC, case-folded, letters and digits only."""
-    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFC", text).casefold())
+    letters = "".join(unicodedata.normalize("NFC", text).casefold().split())
+    return letters if letters.isalnum() else re.sub(r"[\W_]+", "", letters)  # spaces are most of what goes

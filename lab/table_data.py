@@ -7,7 +7,9 @@ from pathlib import Path
 
 from lab.cleaning import Cleaner
 from lab.cli import LabError, remove_summary, write_atomically, written_atomically
-from lab.corpus import Columns, drop_near, encode, gather, key_of, split_of
+from lab.corpus import Columns, encode, gather, split_of
+from lab.korean import comparable
+from lab.near_rows import drop_near
 from lab.splits import PARTS
 
 RECALL_LETTERS, RECALL_ROWS = 40, 200  # answers short enough to be asked for literally, and how many of them
@@ -49,7 +51,9 @@ def kept(args, columns, cleaner, files):
         corpus = gather(args.input, columns, cleaner, args, files)
         return corpus, drop_near(corpus, columns, args.keep_near_duplicates)
     except OSError as error:  # of the temporary files; the table's own are LabErrors
-        raise LabError(f"{args.output_dir}: cannot write beside it ({error.strerror}); free the disk") from error
+        raise LabError(
+            f"{args.output_dir}: cannot write there ({error.strerror}); free the disk or choose another folder"
+        ) from error
 
 
 def part_counts(corpus, split):
@@ -69,8 +73,11 @@ def general_rows(args, corpus, trained):
     if not number:
         return {"train": [], "valid": [], "facts": [], "source": "none"}
     world = general.load_facts(args.general)
+    asked = {
+        hash(comparable(text)) for text in corpus.texts()
+    }  # a question in valid or test, too, but for its marks
     mixed = mixing.general_rows(
-        world, number, args.seed, args.replay_file, lambda text: key_of(text) in corpus.seen
+        world, number, args.seed, args.replay_file, lambda text: hash(comparable(text)) in asked
     )
     return vars(mixed)
 

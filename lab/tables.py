@@ -16,6 +16,7 @@ from lab.records import json_object, nfc
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 KINDS = (*SEPARATORS, ".jsonl", ".parquet")
+OTHER_SEPARATORS = {";": ";", "\t": "\\t", "|": "|", ",": ","}  # as --separator takes them
 ENCODINGS = {"utf-8": "UTF-8", "cp949": "CP949 (EUC-KR)"}  # what Korean programs write
 LARGEST_CELL = 1 << 20  # characters; a cell that is larger is a quote that was not closed
 PARQUET_ROWS = 4096  # read at a time
@@ -66,7 +67,8 @@ def _places(header, columns, where):
     if twice := sorted({name for name in header if name and header.count(name) > 1}):
         raise LabError(f"{where}: column {twice[0]!r} stands there twice; rename one")
     if missing := [name for name in columns if name not in header]:
-        remedy = "; give the separator with --separator" if len(header) == 1 else ""
+        other = [said for sign, said in OTHER_SEPARATORS.items() if len(header) == 1 and sign in header[0]]
+        remedy = f"; give the separator: --separator '{other[0]}'" if other else ""
         there = ", ".join(map(repr, header)) or "none"
         raise LabError(f"{where}: no column {', '.join(map(repr, missing))}; there are {there}{remedy}")
     return [header.index(name) for name in columns]
@@ -103,7 +105,14 @@ def _separated(path, columns, encoding, separator):
 
 
 def _csv_fault(error):
-    if "unexpected end" in error or "field larger" in error:
+    if "field larger" in error:
+        what = f"a cell of more than {LARGEST_CELL:,} characters"
+        return (
+            f"{what}, so perhaps a quote that is opened in this row and not closed; close it or shorten the cell"
+        )
+    if "new-line character" in error:
+        return "a carriage return stands alone; quote the cell that holds it, or save the file with line ends of today"
+    if "unexpected end" in error:
         return "a quote is opened in this row and not closed; close it, or double a quote that is text"
     if "expected after" in error:
         return "text behind a closing quote; double a quote that is text, or close it at the cell's end"
@@ -135,8 +144,9 @@ def _lines(path, encoding):
 
 def _codec(encoding):
     try:
+        "a".encode(encoding)  # some codecs are none of text
         return codecs.lookup(encoding).name
-    except LookupError as error:
+    except (LookupError, ValueError) as error:
         raise LabError(f"--encoding {encoding}: not known; utf-8, cp949 or utf-16, say") from error
 
 
@@ -144,8 +154,8 @@ def _wide_lines(path, codec):
     number = 0
     with open(path, encoding=codec, newline="") as file:
         try:
-            for number, line in enumerate(file, 1):  # noqa: B007  (the number is told below)
-                yield line
+            for number, line in enumerate(file, 1):
+                yield line.removeprefix("\ufeff") if number == 1 else line  # utf-16-le leaves its mark there
         except UnicodeError as error:  # UTF-16 without its mark is a UnicodeError alone
             raise LabError(
                 f"{path}:{number + 1}: not {codec.upper()} ({error}); name its right --encoding"
@@ -185,7 +195,7 @@ def _parquet(path, columns):
             header = table.schema_arrow.names
             keys = [header[place] for place in _places(header, columns, path)]
             for batch in table.iter_batches(PARQUET_ROWS, columns=list(dict.fromkeys(keys))):
-                cells = [batch.column(key).to_pylist() for key in keys]
+                cells = [_values(batch.column(key), f"{path}: column {key!r} after row {number}") for key in keys]
                 for row in zip(*cells, strict=True):
                     number += 1
                     yield number, row
@@ -194,3 +204,13 @@ def _parquet(path, columns):
             raise LabError(
                 f"{path}: not Parquet, or damaged after row {number} ({said}); make the file again"
             ) from error
+
+
+def _values(column, where):
+    """What a Parquet column holds. Raises LabError for bytes that are no text, and times that Python does not know."""
+    try:
+        return column.to_pylist()
+    except (ValueError, OverflowError) as error:
+        raise LabError(
+            f"{where}: cannot be read ({str(error).splitlines()[0]}); write it as UTF-8 text"
+        ) from error

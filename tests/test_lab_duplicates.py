@@ -1,9 +1,11 @@
 """lab/duplicates: the pairs found are those that comparing all with all finds."""
 
 import random
+import tracemalloc
 
 import pytest
 
+from lab import duplicates
 from lab.duplicates import BLOCK, near_pairs
 from lab.korean import comparable
 from lab.leaks import NEAR, similarity, trigrams
@@ -68,3 +70,20 @@ def test_pairs_are_found_across_blocks_and_nothing_comes_of_nothing():
     assert (len(texts) - 1, 0) in found
     assert list(near_pairs(lambda: iter([]), None)) == []
     assert list(near_pairs(lambda: iter(["", "!", "?!"]), None)) == []
+
+
+def test_memory_grows_with_letters_kept_not_with_long_texts(monkeypatch):
+    draw = random.Random(0)
+    letters = [chr(0xAC00 + place) for place in range(0, 11000, 7)]
+    texts = ["".join(draw.choices(letters, k=600)) for _ in range(80)]
+    texts += [f"{text[:-9]}끝" for text in texts]
+    peaks = []
+    monkeypatch.setattr(duplicates, "COUNTED", 1 << 10)  # the counters take 16 MB, whatever the texts
+    for held in (1 << 30, 1 << 13):
+        monkeypatch.setattr(duplicates, "LETTERS", held)
+        tracemalloc.start()
+        found = list(near_pairs(lambda: iter(texts), texts.__getitem__))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert found == [(place + 80, place) for place in range(80)]
+    assert peaks[1] < peaks[0] / 3

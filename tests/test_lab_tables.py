@@ -57,6 +57,17 @@ def test_columns_written_decomposed_are_found(table):
     assert read(path, ["질문"]) == [(1, ("가",))]
 
 
+def test_a_mark_of_utf_16_is_no_part_of_the_first_name(table):
+    path = table("a.csv", f"\ufeff{HEAD}각하,똠방\n".encode("utf-16-le"))
+    assert read(path, encoding="utf-16-le") == [(2, ("각하", "똠방"))]
+
+
+@pytest.mark.parametrize("encoding", ["hex", "rot13", "undefined", "a\0b"])
+def test_an_encoding_that_is_none_of_text_is_refused(table, encoding):
+    with pytest.raises(LabError, match=r"--encoding .*: not known; utf-8, cp949 or utf-16, say"):
+        read(table("a.csv", f"{HEAD}가,나\n"), encoding=encoding)
+
+
 def test_other_encodings_are_read_when_they_are_named(table):
     for encoding in ("cp949", "utf-16", "utf-8-sig"):
         assert read(table("a.csv", f"{HEAD}각하,똠방\n".encode(encoding)), encoding=encoding) == [
@@ -81,7 +92,14 @@ FAULTS = {
     ),
     "nul.csv": (f"{HEAD}가,나\0다\n", r"nul.csv:2: a NUL byte \(character 4\); save the file as text in UTF-8"),
     "missing.csv": ("물음,답변\n가,나\n", r"missing.csv:1: no column '질문'; there are '물음', '답변'$"),
-    "semicolon.csv": ("질문;답변\n가;나\n", r"there are '질문;답변'; give the separator with --separator$"),
+    "semicolon.csv": ("질문;답변\n가;나\n", r"there are '질문;답변'; give the separator: --separator ';'$"),
+    "tab.csv": ("질문\t답변\n가\t나\n", r"there are '질문\\t답변'; give the separator: --separator '\\t'$"),
+    "one.csv": ("물음\n가\n", r"one.csv:1: no column '질문', '답변'; there are '물음'$"),
+    "mac.csv": (
+        f"{HEAD}가,나\n".replace("\n", "\r"),
+        r"mac.csv:1: a carriage return stands alone; quote the cell",
+    ),
+    "inside.csv": (f"{HEAD}가,나\n다,라\r마\n", r"inside.csv:3: a carriage return stands alone"),
     "twice.csv": ("질문,답변,답변\n가,나,다\n", r"twice.csv:1: column '답변' stands there twice; rename one"),
     "more.csv": (f"{HEAD}가,나\n다,라,마\n", r"more.csv:3: more cells \(3\) than columns \(2\); quote a cell"),
     "fewer.csv": (
@@ -92,7 +110,7 @@ FAULTS = {
     "quote2.csv": (f'{HEAD}"가,나\n"다",라\n', r"quote2.csv:2: text behind a closing quote"),
     "long.csv": (
         f'{HEAD}가,나\n"다,라\n' + "마,바\n" * 300_000,
-        r"long.csv:3: a quote is opened in this row and not closed",
+        r"long.csv:3: a cell of more than 1,048,576 characters, so perhaps a quote that is opened in this row",
     ),
     "empty.csv": ("", r"empty.csv:1: empty file"),
     "header.csv": (HEAD, r"header.csv: no rows under the names of its columns"),
@@ -149,3 +167,19 @@ def test_parquet_rows_and_faults(tmp_path):
     parquet.write_table(pyarrow.table({"질문": pyarrow.array([], pyarrow.string())}), path)
     with pytest.raises(LabError, match=r"a.parquet: no rows"):
         read(path, ["질문"])
+
+
+def test_what_a_parquet_column_holds_may_be_no_text_nor_time(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    korean = pyarrow.array(["가".encode("cp949"), b"b"])
+    broken = pyarrow.Array.from_buffers(pyarrow.string(), 2, korean.buffers())
+    path, moments = tmp_path / "a.parquet", pyarrow.array([1, 2], pyarrow.timestamp("ns"))
+    parquet.write_table(pyarrow.table({"질문": broken, "때": moments}), path)
+    for name in ("질문", "때"):
+        with pytest.raises(
+            LabError,
+            match=rf"a.parquet: column '{name}' after row 0: cannot be read \(.*\); write it as UTF-8 text",
+        ):
+            read(path, [name])

@@ -15,10 +15,11 @@ GO_ON = "--resume --overwrite"
 
 @pytest.fixture
 def lab(tree):  # noqa: F811
-    """The tree with the embedded Gemma's summary, as old as the rest."""
+    """The tree with the embedded Gemma's files, as old as the rest."""
     (tree / "models/Gemma-2-Tiny").mkdir()
-    (tree / "models/Gemma-2-Tiny/summary.json").touch()
-    os.utime(tree / "models/Gemma-2-Tiny/summary.json", (1_000_000, 1_000_000))
+    for name, age in (("summary.json", 1_000_000), ("tokenizer.json", 1_000_001)):  # as a checkout may leave them
+        (tree / "models/Gemma-2-Tiny" / name).touch()
+        os.utime(tree / "models/Gemma-2-Tiny" / name, (age, age))
     return tree
 
 
@@ -104,7 +105,8 @@ def test_the_three_ways_to_train_share_data_and_model(lab):
 
 def test_kmmlu_of_gemma(lab):
     made(lab)
-    *_, line, _ = commands(lab, "kmmlu", "PROFILE=gemma")
+    sample, line, _ = commands(lab, "kmmlu", "PROFILE=gemma")
+    assert "prepare_kmmlu_sample.py" in sample
     assert line.split()[1:6] == ["evaluate_kmmlu_gemma.py", "--model", MODELS["gemma"], "--adapter-path", "base"]
     assert "tuned=adapters_gemma_tiny --data-dir data_kmmlu_sample" in line and "runs/gemma/kmmlu.json" in line
     *_, line, _ = commands(lab, "kmmlu", "PROFILE=gemma9b")
@@ -120,9 +122,15 @@ def test_kmmlu_of_gemma(lab):
             ["compare-tuning", "PROFILE=gemma9b"],
             "compare-tuning trains the embedded Gemma alone; leave PROFILE out",
         ),
+        (
+            ["compare-tuning", "KNOWLEDGE=in/acme.jsonl"],
+            "compare-tuning is about SolverX alone; leave KNOWLEDGE out",
+        ),
     ],
 )
 def test_what_a_gemma_profile_has_not_is_one_line(lab, arguments, words):
+    (lab / "in").mkdir()
+    shutil.copy(lab / "solverx_knowledge.jsonl", lab / "in/acme.jsonl")
     done = make(lab, *arguments)
     assert done.returncode != 0 and done.stdout == ""
     assert len(done.stderr.splitlines()) == 1 and words in done.stderr

@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import random
+import subprocess
+import sys
 import unicodedata
 from collections import Counter
 
@@ -10,6 +13,7 @@ import pytest
 
 import prepare_mlx_data as command
 from lab.cleaning import clean
+from lab.corpus import workplace
 from lab.general import load_facts, load_identity, split_general
 from lab.knowledge import load_knowledge, split_questions
 from lab.korean import comparable
@@ -129,6 +133,16 @@ def test_facts_without_questions_are_refused(run, write_rows, tmp_path):
     assert (code, "no fact has a question" in error, (tmp_path / "out").exists()) == (1, True, False)
 
 
+def test_validation_on_training_rows_is_told(run, write_rows, tmp_path):
+    fact = {"text": "하나상사의 대표는 김하나이다.", "questions": ["하나상사 대표는?"], "answer": "김하나입니다."}
+    path = write_rows("one.jsonl", [{**fact, "accept": ["김하나"]}])
+    flags = ("--knowledge", path, "--several-turns", 0, "--output-dir", tmp_path / "out")
+    code, out, error = run(command.main, *flags, "--general-rows", 0)
+    assert (code, "valid.jsonl repeats training rows" in out) == (0, True), error
+    code, out, _ = run(command.main, *flags, "--general-rows", 5)
+    assert (code, "repeats" in out, "no company wording could be held back" in out) == (0, False, True)
+
+
 # --- tables
 
 
@@ -153,6 +167,62 @@ def test_a_table_is_split_by_answer_and_nothing_leaks(run, table, tmp_path):
     assert made["kept"] + len(dropped) == made["rows"] == 600
     assert made["kept"] == sum(len(part) for part in parts.values())
     assert len(parts["valid"]) == pytest.approx(made["kept"] / 10, rel=0.5)
+
+
+def test_punctuation_lets_nothing_leak(run, table, tmp_path):
+    draw, cells = random.Random(0), []
+    for place in range(100):
+        question, answer = " ".join(draw.choices(WORDS, k=6)), f"{' '.join(draw.choices(WORDS, k=4))} {place}"
+        cells += [(f"{question}?", f"{answer}."), (question, answer), (f"{question}!", f"다른 답 {place}")]
+        cells.append((f"{question} 네", f"{answer}!"))
+    draw.shuffle(cells)
+    assert run(command.main, "--input", table(cells), *FAQ, "--output-dir", tmp_path / "out")[0] == 0
+    where = {}
+    for name in PARTS:
+        for row in rows(tmp_path / f"out/{name}.jsonl"):
+            said = row["messages"][1]["content"]
+            for text in (asked(row).removesuffix(" 네"), said):
+                assert where.setdefault(comparable(text), name) == name, (text, name)
+    made = summary(tmp_path / "out")
+    assert (made["kept"], made["groups"], made["linked"] > 100) == (400, 100, True)  # no row is lost for it
+
+
+def test_no_file_that_is_read_is_written_over(run, table, tmp_path, write_rows):
+    path = write_rows("train.jsonl", [{"질문": f"{word} 어디?", "답변": word} for word in WORDS])
+    facts = write_rows("dropped.jsonl", [row for _, row in read_jsonl("solverx_knowledge.jsonl")])
+    before = {place.name: place.read_bytes() for place in tmp_path.iterdir()}
+    other = table([(f"{word} 어디?", word) for word in WORDS], name="../faq.csv")
+    for flags in (
+        ("--input", path, *FAQ, "--output-dir", tmp_path),
+        ("--knowledge", facts, "--output-dir", tmp_path / "new/.."),
+        ("--input", other, *FAQ, "--output-dir", tmp_path / "new", "--output", other),
+    ):
+        code, _, error = run(command.main, *flags)
+        assert (code, "would be written over by this run; choose another --output-dir" in error) == (1, True), (
+            error
+        )
+        assert {place.name: place.read_bytes() for place in tmp_path.iterdir()} == before
+
+
+def test_labels_of_every_kind_are_json(run, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from datetime import date
+    from decimal import Decimal
+
+    from pyarrow import parquet
+
+    days = [[date(2020, 1, 2)], None]
+    prices = [{"값": Decimal("1.5"), "몫": [float("nan")]}, {"값": None, "몫": [0.5]}]
+    columns = {"질문": ["하나입니까?", "둘이 어디?"], "답변": ["가", "나"], "날": days, "값": prices}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "faq.parquet")
+    flags = (*FAQ, "--label-column", "날", "값", "--test-share", 0, "--output-dir", tmp_path / "out")
+    code, _, error = run(command.main, "--input", tmp_path / "faq.parquet", *flags)
+    assert code == 0, error
+    found = rows(tmp_path / "out/train.jsonl") + rows(tmp_path / "out/valid.jsonl")
+    assert sorted(((row["날"], row["값"]) for row in found), key=str) == [
+        (None, {"값": None, "몫": [0.5]}),
+        (["2020-01-02"], {"값": "1.5", "몫": [None]}),
+    ]
 
 
 def test_the_rows_kept_are_those_that_comparing_all_with_all_keeps(run, table, tmp_path):
@@ -244,17 +314,20 @@ def test_a_class_is_an_answer_that_makes_no_group_and_labels_are_kept(run, table
 
 def test_a_named_group_stays_together_and_new_rows_move_no_old_ones(run, table, tmp_path):
     draw = random.Random(0)
-    cells = [(" ".join(draw.choices(WORDS, k=9)), f"답 {place}", f"고객 {place % 40}") for place in range(240)]
+    cells = [(" ".join(draw.choices(WORDS, k=9)), f"답 {place}", f"고객 {place % 39}") for place in range(240)]
     seen = []
     for number in (200, 240):
-        path = table(cells[:number], head=["질문", "답변", "고객"])
+        written = [
+            (q, a, unicodedata.normalize(("NFC", "NFD")[place % 2], g)) for place, (q, a, g) in enumerate(cells)
+        ]
+        path = table(written[:number], head=["질문", "답변", "고객"])
         flags = (*FAQ, "--group-column", "고객", "--label-column", "고객", "--output-dir", tmp_path / str(number))
         assert run(command.main, "--input", path, *flags)[0] == 0
         where = {}
         for name in PARTS:
             for row in rows(tmp_path / f"{number}/{name}.jsonl"):
                 assert where.setdefault(row["고객"], name) == name
-        assert len(where) == 40
+        assert len(where) == 39
         seen.append(where)
     assert seen[0] == seen[1]
 
@@ -265,9 +338,10 @@ def test_the_same_table_in_any_form_gives_the_same_rows(run, table, tmp_path, wr
     paths.append(write_rows("faq.jsonl", [{"질문": question, "답변": answer} for question, answer in made]))
     (tmp_path / "korean.csv").write_bytes(paths[0].read_text(encoding="utf-8").encode("cp949"))
     paths.append(tmp_path / "korean.csv")
-    written = []
+    paths.append(table(made, name="tab.csv", delimiter="\t"))
+    written, needed = [], {"korean": ("--encoding", "cp949"), "tab": ("--separator", r"\t")}
     for place, path in enumerate(paths):
-        more = ("--encoding", "cp949") if path.stem == "korean" else ()
+        more = needed.get(path.stem, ())
         assert run(command.main, "--input", path, *FAQ, *more, "--output-dir", tmp_path / str(place))[0] == 0
         written.append([(tmp_path / f"{place}/{name}.jsonl").read_bytes() for name in (*PARTS, "recall")])
     assert all(parts == written[0] for parts in written)
@@ -289,7 +363,7 @@ def test_parquet_gives_the_same_rows_as_csv(run, table, tmp_path):
 
 def test_general_rows_beside_a_table_are_none_that_it_asks_itself(run, table, tmp_path):
     taught = [text for fact in load_facts() for text in split_general(fact).train]
-    cells = [(text, f"우리 답 {place}") for place, text in enumerate(taught[:200])]
+    cells = [(f"{text.rstrip('?.')} !", f"우리 답 {place}") for place, text in enumerate(taught[:200])]
     flags = ("--input", table(cells), *FAQ, "--output-dir", tmp_path / "out")
     assert run(command.main, *flags, "--replay", 0.5)[0] == 0
     made, train = summary(tmp_path / "out"), rows(tmp_path / "out/train.jsonl")
@@ -308,6 +382,29 @@ def test_a_second_run_leaves_nothing_of_the_first(run, table, tmp_path):
     assert run(command.main, "--input", path, *FAQ, "--output-dir", tmp_path / "out")[0] == 0
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"train.jsonl", "valid.jsonl", "dropped.jsonl", "cleaning.md", "summary.json"}
+
+
+def test_a_kill_while_the_parts_take_their_names_leaves_no_summary_and_the_next_run_no_rest(run, table, tmp_path):
+    path, out = table(made_rows(60)), tmp_path / "out"
+    killed = (
+        "import os, sys\n"
+        "rename = os.replace\n"
+        "def replace(old, new):\n"
+        "    os.kill(os.getpid(), 9) if str(new).endswith('train.jsonl') else rename(old, new)\n"
+        "os.replace = replace\n"
+        "import prepare_mlx_data\n"
+        "prepare_mlx_data.main(sys.argv[1:])\n"
+    )
+    flags = ["--input", path, *FAQ, "--output-dir", out]
+    assert run(command.main, *flags)[0] == 0
+    done = subprocess.run([sys.executable, "-c", killed, *map(str, flags)], capture_output=True, check=False)
+    assert done.returncode == -9, done.stderr
+    names = {place.name for place in out.iterdir()}
+    assert "summary.json" not in names and any(name.endswith(".partial") for name in names)
+    own = out / f".train.jsonl.{os.getppid()}.partial"  # of a process that is alive
+    own.touch()
+    assert run(command.main, *flags)[0] == 0
+    assert [place.name for place in out.glob(".*.partial")] == [own.name]
 
 
 @pytest.mark.parametrize(
@@ -362,3 +459,9 @@ def test_flags_that_do_not_go_together(run, table, tmp_path):
         code, _, error = run(command.main, "--input", path, *flags, "--output-dir", tmp_path / "out")
         assert (code, message in error) == (1, True), error
     assert not (tmp_path / "out").exists()
+
+
+def test_temporary_files_lie_in_the_folder_where_it_is_there(tmp_path):
+    (tmp_path / "out").mkdir()  # the folder above may be on a full disk, or not ours to write to
+    assert workplace(tmp_path / "out") == tmp_path / "out"
+    assert workplace(tmp_path / "new/out") == tmp_path
