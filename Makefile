@@ -57,7 +57,8 @@ GEMMA_DATA := data_mlx$(OTHER)
 GEMMA_RUN := runs/$(GEMMA)$(OTHER)
 # adapters/ is the seed's name for the 9B's.
 LORA := $(if $(filter gemma9b,$(GEMMA)),adapters,adapters_gemma_tiny)$(OTHER)
-QUESTIONS := configs/gemma/questions.jsonl
+# {"question", "accept"} a line, asked of both; the seed's are on SolverX.
+QUESTIONS ?= $(if $(OTHER),,configs/gemma/questions.jsonl)
 # An interrupted stage goes on; one whose data, model or settings changed is trained again.
 GO_ON := --resume --overwrite
 LAUNCH := $(if $(HOSTFILE),--hostfile $(HOSTFILE),$(if $(filter-out 1,$(RANKS)),--ranks $(RANKS)))
@@ -116,9 +117,10 @@ setup: $(INSTALLED) ## make .venv, with MLX's build for this machine and a fast 
 
 # --- stages
 
-# Another file of the same name in another folder shares these folders: made from that one, they are made again.
+# Another file of the same name in another folder shares these folders, and prepare_mlx_data.py may have put a table's rows
+# there: made from something else, they are made again.
 made_from = $(shell sed -n 's/^ *"knowledge": "\(.*\)".*/\1/p' $(1)/summary.json 2>/dev/null)
-if_other = $(if $(filter-out $(KNOWLEDGE),$(call made_from,$(1))),FORCE)
+if_other = $(if $(wildcard $(1)/summary.json),$(if $(filter $(KNOWLEDGE),$(call made_from,$(1))),,FORCE))
 
 data: $(CPT_DATA)/summary.json $(SFT_DATA)/summary.json ## rows for CPT and SFT from KNOWLEDGE
 
@@ -241,6 +243,7 @@ gemma: $(GEMMA_RUN)/general.json $(GEMMA_RUN)/models.json ## the warm-up on Gemm
 $(GEMMA_DATA)/summary.json: $(KNOWLEDGE) $(GENERAL) configs/data.yaml $(call if_other,$(GEMMA_DATA)) | $(INSTALLED)
 	$(PYTHON) prepare_mlx_data.py -c configs/data.yaml --knowledge $(KNOWLEDGE) --output-dir $(@D)
 
+ANSWERS := $(GEMMA_RUN)/answers_base.jsonl $(GEMMA_RUN)/answers_tuned.jsonl
 GEMMA_ASKED := recall recall_paraphrase general general_mixed general_unmixed glasses mab_ts
 
 # An embedded model is made anew by hand; one on the hub has no file here.
@@ -259,9 +262,9 @@ $(GEMMA_RUN)/answers_tuned.jsonl: $(LORA)/summary.json $(QUESTIONS) | $(INSTALLE
 	$(PYTHON) infer_gemma_lora.py --model $(GEMMA_MODEL) --adapter-path $(LORA) --file $(QUESTIONS) --output $@ \
 	  $(GO_ON)
 
-$(GEMMA_RUN)/models.json: $(LORA)/summary.json $(GEMMA_RUN)/answers_base.jsonl $(GEMMA_RUN)/answers_tuned.jsonl \
-  $(KNOWLEDGE) $(GENERAL) $(QUESTIONS) | $(INSTALLED)
-	$(PYTHON) compare_models.py --model $(GEMMA_MODEL) --knowledge $(KNOWLEDGE) --questions $(QUESTIONS) --metrics $(GEMMA_ASKED) \
+$(GEMMA_RUN)/models.json: $(LORA)/summary.json $(if $(QUESTIONS),$(ANSWERS)) $(KNOWLEDGE) $(GENERAL) $(QUESTIONS) | $(INSTALLED)
+	$(PYTHON) compare_models.py --model $(GEMMA_MODEL) --knowledge $(KNOWLEDGE) \
+	  $(if $(QUESTIONS),--questions $(QUESTIONS)) --metrics $(GEMMA_ASKED) \
 	  --adapter-path base tuned=$(LORA) --output $@ --profile $(GEMMA)
 
 $(GEMMA_RUN)/general.json: $(GEMMA_RUN)/models.json | $(INSTALLED)

@@ -122,7 +122,7 @@ def both_ways(function, *shapes):
 
 def parts_of(args, updates, model):
     """{part: (times, function)} of the step."""
-    from lab import cpu_ops, training
+    from lab import cpu_ops, cpu_pointwise, training
     from lab.device import mx
 
     config, layers = model.args, len(model.layers)
@@ -140,13 +140,13 @@ def parts_of(args, updates, model):
         both_ways(lambda q, k, v: cpu_ops.attention(q, k, v, size**-0.5), queries, keys, keys),
     )
     inner = (positions, config.intermediate_size)
-    parts["SwiGLU"] = (layers, both_ways(cpu_ops.swiglu, inner, inner))
+    parts["SwiGLU"] = (layers, both_ways(cpu_pointwise.swiglu, inner, inner))
     norm = model.layers[0].input_layernorm
     parts["norms"] = (2 * layers + 1, both_ways(norm, (positions, config.hidden_size)))
     rope = model.layers[0].self_attn.rope
     parts["rotary positions"] = (layers, both_ways(rope, (args.rows, heads + groups, args.tokens, size)))
     loss = (trained, config.vocab_size)
-    parts["cross-entropy"] = (1, both_ways(lambda logits: cpu_ops.cross_entropy(logits, targets), loss))
+    parts["cross-entropy"] = (1, both_ways(lambda logits: cpu_pointwise.cross_entropy(logits, targets), loss))
     parts["residual sums"] = (2 * layers, both_ways(mx.add, *[(positions, config.hidden_size)] * 2))
     vector = updates.joining.join(model.trainable_parameters())
     mx.eval(vector)

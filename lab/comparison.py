@@ -5,13 +5,12 @@ A comparison is a report (see lab.report) with more: {"answers": {stage: answer 
 "load_seconds", "peak": {"process_bytes", "device_bytes"} of loading and answering}.
 """
 
-import sys
 from functools import partial
 
 from lab import stages, verification
-from lab.cli import LabError, read_json, write_summary
-from lab.fingerprint import unlike_weights
+from lab.cli import LabError, write_summary
 from lab.hub import model_folder
+from lab.lineage import SUMMARY, other_model
 from lab.probes import CHAT, Probe
 from lab.records import read_jsonl, refuse
 
@@ -63,15 +62,10 @@ def check_stages(args):
 
 
 def _check_model(adapter, model):
-    """Raise LabError for an adapter of other weights; where it does not name weights, say so of another model's name."""
-    summary, found = adapter / "summary.json", {}
-    if summary.is_file():
-        found = read_json(summary, "train the adapter again").get("fingerprint", {})
-    if others := unlike_weights(found, model):
+    """Raise LabError for an adapter of other weights; one from elsewhere names none."""
+    if (adapter / SUMMARY).is_file() and (other := other_model(adapter, model)):
         remedy = "name the model that it was trained on, or train it again"
-        raise LabError(f"{adapter}: trained on a model with another {', '.join(others)}; {remedy}")
-    if not found and (other := stages.trained_on(adapter, model)):
-        print(f"note: {adapter} was trained on {other}, this is {model}", file=sys.stderr)
+        raise LabError(f"{adapter}: trained on {other}; {remedy}")
 
 
 def metrics_of(args):

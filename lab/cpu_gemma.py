@@ -7,7 +7,7 @@ from lab.device import computes_in_float32  # isort: skip  (first: it puts the f
 from mlx_lm.models import gemma2
 
 from lab.cpu_llama import attend, project
-from lab.cpu_ops import geglu
+from lab.cpu_pointwise import geglu
 
 STOCK_LAYER = gemma2.TransformerBlock.__call__  # mlx-lm's gradient checkpointing replaces it
 

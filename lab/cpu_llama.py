@@ -11,7 +11,8 @@ import mlx.nn as nn
 from mlx_lm.models import llama
 from mlx_lm.tuner.lora import LoRALinear
 
-from lab.cpu_ops import attention, attention_after, lora, swiglu
+from lab.cpu_ops import attention, attention_after, lora
+from lab.cpu_pointwise import swiglu
 
 STOCK_LAYER = llama.TransformerBlock.__call__  # mlx-lm's gradient checkpointing replaces it
 

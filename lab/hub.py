@@ -135,12 +135,14 @@ def _is_id(text):
 
 
 def _builds(folder):
-    """The command that makes a missing model."""
+    """What brings a missing model."""
     if folder.name == GEMMA_TINY.name:
         return f"`git checkout -- {GEMMA_TINY}` brings it back"
     if folder.name == GEMMA.name:
         return f"`--model {GEMMA_9B}` downloads it"
-    return f"`make convert{' PROFILE=hcx' if folder.name == HCX.name else ''}` builds it"
+    if folder.name in (HCX.name, TINY.name):
+        return f"`make convert{' PROFILE=hcx' if folder.name == HCX.name else ''}` builds it"
+    return f"check the path, or name a model of the hub, {GEMMA_9B} say"
 
 
 def _remedy(hf_path):

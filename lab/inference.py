@@ -4,9 +4,10 @@ import sys
 import time
 from pathlib import Path
 
-from lab import sampling, stages
+from lab import sampling, stages, token_limits
 from lab.cli import LabError, check_place, read_json, write_atomically, write_summary
 from lab.hub import GEMMA, GEMMA_TINY, model_folder
+from lab.lineage import warn_of_other_model
 from lab.progress import progress
 
 ADAPTERS, ADAPTERS_TINY = Path("adapters"), Path("adapters_gemma_tiny")
@@ -69,6 +70,7 @@ def run(args):
             errors="backslashreplace"
         )  # a model may say what a terminal that is not UTF-8 lacks
     settings = sampling.sampling_of(args)
+    model_folder(args.model)  # a model that is not there is told before an adapter, whose default hangs on it
     (stage,) = stages.stages_of(args)
     if args.file:
         return answer_file(args, settings, stage)
@@ -107,7 +109,7 @@ def context_of(args):
 def load(args, settings, stage):
     """The Asker of --model with its adapter on; also settles args.max_tokens."""
     context = context_of(args)
-    stages.settle_tokens(args)
+    token_limits.settle(args)
     from lab import conversation, device, models, terminal_chat
 
     started = time.monotonic()
@@ -116,8 +118,7 @@ def load(args, settings, stage):
         terminal_chat.tell(device.describe())
         what = f"{args.model}{f' with {stage.adapter}' if stage.adapter else ''}"
         terminal_chat.tell(f"loaded {what} in {time.monotonic() - started:.1f} s")
-    if stage.adapter and (other := stages.trained_on(stage.adapter, args.model)):
-        terminal_chat.tell(f"note: {stage.adapter} was trained on {other}, this is {args.model}")
+    warn_of_other_model(stage.adapter, args.model)
     if args.system:
         conversation.check_system(tokenizer, system_turns(args))
     return conversation.Asker(model, tokenizer, settings, args.max_tokens, context)
@@ -164,12 +165,20 @@ def answer_file(args, settings, stage):
     summary = args.output.with_suffix(".summary.json") if args.output else None
     for path in (args.output, summary) if args.output else ():
         check_place(path, [args.file])
+    if args.output and args.output.exists() and not (args.resume or args.overwrite):
+        raise LabError(
+            f"{args.output}: exists; --overwrite replaces it, --resume keeps it where it is of this very run"
+        )
     asked = questions.read_questions(args.file)
     asker = load(args, settings, stage)
     prompts = prompts_of(asker, asked, system_turns(args))
     files = [args.file, *stages.model_files(args, [stage])]
     made = {**settings.as_json(), "max_tokens": asker.max_tokens, "context": asker.context}
     key = questions.run_key(args, stage.adapter, made) if args.output else ""
+    if args.resume and questions.is_finished(args.output, summary, key):
+        args.output.touch()  # make, which goes by its time, is told so
+        print(f"{args.output}: these answers are finished; nothing to do", file=sys.stderr)
+        return
     partial = questions.Partial(args.output, key) if args.output else None
     rows = partial.begin(args.resume, args.overwrite) if partial else []
     started, resumed = time.monotonic(), len(rows)
@@ -187,11 +196,12 @@ def answer_file(args, settings, stage):
     if partial:
         from lab.records import to_jsonl
 
-        figures = {"answers": len(rows), "cut": cut, "resumed_after": resumed, "sampling": made}
+        figures = {"run": key, "answers": len(rows), "cut": cut, "resumed_after": resumed, "sampling": made}
         seconds = round(time.monotonic() - started, 2)
         write_summary(summary, args, files, {**figures, "seconds": seconds})
         write_atomically(args.output, to_jsonl(rows))  # last: make takes it for the sign that all is done
         partial.remove()
+        print(f"{args.output}: {len(rows)} answers", file=sys.stderr)
 
 
 def keep(rows, partial):

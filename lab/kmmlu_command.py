@@ -8,6 +8,7 @@ from pathlib import Path
 from lab import kmmlu, stages
 from lab.cli import LabError, check_place, hashes, sha256, versions, write_summary
 from lab.hub import model_folder
+from lab.lineage import warn_of_other_model
 
 
 def add_flags(parser, default):
@@ -56,6 +57,8 @@ def evaluate(args):
     """
     found, (subset, files, subjects) = stages.stages_of(args), read(args)
     model_folder(args.model)
+    for stage in found:
+        warn_of_other_model(stage.adapter, args.model)
     if args.output:
         check_place(args.output)
     settings = {stage.name: settings_of(args, subset, files, stage) for stage in found}

@@ -33,6 +33,8 @@ def settle(args, defaults):
             if type(value) is not type(default) and not (type(default) is float and type(value) is int):
                 raise LabError(f"{args.config}: {key} is {value!r}; it must be of the kind of {default!r}")
             setattr(args, key, value)
+    if getattr(args, "replay_file", None) and not args.replay_file.is_file():
+        raise LabError(f"{args.replay_file}: no such file; `python prepare_replay_data.py` writes one")
     if not 0 <= args.replay < 1:
         raise LabError(f"--replay {args.replay}: a share of general rows is 0 or more and below 1")
     if args.several_turns < 0:

@@ -5,7 +5,7 @@ import json
 import os
 from pathlib import Path
 
-from lab.cli import LabError, sha256
+from lab.cli import LabError, read_json, sha256
 from lab.records import read_jsonl, read_lines, refuse, to_jsonl, turns_problem
 from lab.stages import ADAPTER_FILES
 
@@ -64,6 +64,11 @@ def run_key(args, adapter, settings):
     content = {"files": [sha256(file) for file in files], **of_the_model(args.model), **settings}
     content["system"] = args.system
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def is_finished(output, summary, key):
+    """Whether `output` is there whole, and its summary says that it is of the run that `key` stands for."""
+    return output.is_file() and summary.is_file() and read_json(summary, "--overwrite").get("run") == key
 
 
 class Partial:

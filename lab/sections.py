@@ -173,7 +173,7 @@ def command(name, flags):
     words = ["python", name]
     for key, value in flags.items():
         off = value is False and key in SWITCHES
-        if value is None or isinstance(value, dict) or (value is False and not off):
+        if value in (None, []) or isinstance(value, dict) or (value is False and not off):
             continue
         words.append(f"--{'no-' if off else ''}{key.replace('_', '-')}")
         words += [

@@ -5,8 +5,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab import token_limits
 from lab.cli import LabError, check_place, read_json, write_summary
-from lab.hub import SMALL_HIDDEN, default_hcx, model_folder
+from lab.hub import default_hcx, model_folder
+from lab.lineage import warn_of_other_model
 from lab.progress import progress
 from lab.report import one_line, show
 
@@ -14,18 +16,6 @@ KNOWLEDGE, GENERAL = Path("solverx_knowledge.jsonl"), Path("data_general")
 BASE = "base"
 ADAPTER_FILES = ("adapter_config.json", "adapters.safetensors")
 PARTS = 2  # batches between two signs of progress
-TOKEN_FLAGS = {
-    "max_tokens": "chat answer",
-    "completion_tokens": "continuation",
-    "program_tokens": "program answer",
-}
-# The embedded model's answers are one sentence, its program 250 tokens; where it babbles, more would only take longer.
-SMALL_MODEL = {"max_tokens": 64, "completion_tokens": 48, "program_tokens": 320}
-LARGE_MODEL = {
-    "max_tokens": 512,
-    "completion_tokens": 64,
-    "program_tokens": 1536,
-}  # explanations around the code, too
 SAMPLE_PLAN = {"identity": 1, "recall_paraphrase": 3, "general": 2, "mab_ts": 1}
 
 
@@ -55,10 +45,8 @@ def add_model_flags(parser, adapters=True, default=None):
     if adapters:
         add("--adapter-path", nargs="+", default=[BASE], metavar="STAGE", help="base, DIR or NAME=DIR (base)")
     add("--batch-size", type=count, default=64, help="answers at a time (%(default)s)")
-    for flag, what in TOKEN_FLAGS.items():
-        small, large = (limits[flag] for limits in (SMALL_MODEL, LARGE_MODEL))
-        text = f"longest {what}, in tokens ({large}; {small} for the embedded model)"
-        add(f"--{flag.replace('_', '-')}", type=count, help=text)
+    for flag, text in token_limits.helps().items():
+        add(flag, type=count, help=text)
     add("--output", type=Path, metavar="FILE.json", help="where the summary goes")
 
 
@@ -110,23 +98,6 @@ def _stage(item):
     return Stage(name, folder)
 
 
-def trained_on(adapter, model):
-    """The model that an adapter says it was trained on, where its name is not that of `model`: shapes may fit all the same."""
-    said = read_json(adapter / ADAPTER_FILES[0], "train the adapter again").get("model")
-    return said if said and Path(said).name != model.name else None
-
-
-def settle_tokens(args):
-    """Give the token limits that no flag gave the values that fit the model's size; a command may lack such flags."""
-    small = (
-        read_json(model_folder(args.model) / "config.json", "convert the model again").get("hidden_size", 0)
-        <= SMALL_HIDDEN
-    )
-    for flag, limit in (SMALL_MODEL if small else LARGE_MODEL).items():
-        if getattr(args, flag, limit) is None:
-            setattr(args, flag, limit)
-
-
 def load_model(args):
     """(model, tokenizer) of --model, bare; says which device computes and how long loading took.
 
@@ -138,7 +109,7 @@ def load_model(args):
 def timed_load(args):
     """(what load_model returns, the seconds that loading took)."""
     model_folder(args.model)
-    settle_tokens(args)
+    token_limits.settle(args)
     from lab import device, models
 
     print(device.describe(), flush=True)
@@ -160,7 +131,7 @@ def answers_of(args, loaded, stages, probes, entity, replayed=()):
         models.switch_adapter(model, stage.adapter)
         ask = _asking(models.answer, stage.name, model, tokenizer, args.batch_size)
         complete = _asking(models.complete, stage.name, model, tokenizer, args.batch_size)
-        limits = [getattr(args, flag) for flag in TOKEN_FLAGS]
+        limits = [getattr(args, flag) for flag in token_limits.FLAGS]
         results[stage.name] = verification.measure(probes, ask, complete, entity, replayed, limits)
         print(f"{stage.name}: {len(probes)} answers in {time.monotonic() - started:.0f} s", flush=True)
     return results
@@ -186,6 +157,8 @@ def run(args, metrics, asked=None, also=None):
 
     stages = stages_of(args)
     model_folder(args.model)
+    for stage in stages:
+        warn_of_other_model(stage.adapter, args.model)
     if args.output:
         check_place(args.output, filter(None, [args.knowledge, getattr(args, "questions", None)]))
     data = data_summaries(args, stages)

@@ -31,7 +31,7 @@ def prepare(args):
         corpus, linked = kept(args, columns, cleaner, files)
         split = split_of(corpus, args.input, args)
         counts = part_counts(corpus, split)
-        mixed = general_rows(args, corpus, counts["train"])
+        mixed = general_rows(args, corpus, counts)
         remove_summary(args.output_dir)
         recall = write_files(args, corpus, split, counts, mixed, files)
         examples = first_dropped(corpus)
@@ -65,11 +65,14 @@ def part_counts(corpus, split):
     return counts
 
 
-def general_rows(args, corpus, trained):
-    """{"train": [Turn], "valid": [Turn], "facts", "source"}: general rows whose questions the table does not ask."""
+def general_rows(args, corpus, counts):
+    """{"train": [Turn], "valid": [Turn], "facts", "source"}: general rows whose questions the table does not ask.
+
+    Validation has the share of them that training has, so that it goes on watching the table.
+    """
     from lab import general, mixing
 
-    number = mixing.wanted(args, trained)
+    number = mixing.wanted(args, counts["train"])
     if not number:
         return {"train": [], "valid": [], "facts": [], "source": "none"}
     world = general.load_facts(args.general)
@@ -79,7 +82,8 @@ def general_rows(args, corpus, trained):
     mixed = mixing.general_rows(
         world, number, args.seed, args.replay_file, lambda text: hash(comparable(text)) in asked
     )
-    return vars(mixed)
+    watched = round(counts["valid"] * number / max(1, counts["train"]))
+    return {**vars(mixed), "valid": mixed.valid[:watched]}
 
 
 def write_files(args, corpus, split, counts, mixed, files):

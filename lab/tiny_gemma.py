@@ -12,7 +12,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from lab import cpu_ops, pretraining, training
+from lab import cpu_pointwise, pretraining, training
 
 VOCABULARY = 2560
 RARE = 6  # a character that stands in the world fewer times is spelt in bytes, so that bytes are learnt, too
@@ -111,7 +111,7 @@ def new_model():
 def losses(model, inputs, targets):
     """-log p of each target in nats, (B, T)."""
     logits = training.logits_at(model, inputs, mx.arange(inputs.size))
-    return cpu_ops.cross_entropy(logits, targets.reshape(-1)).reshape(targets.shape)
+    return cpu_pointwise.cross_entropy(logits, targets.reshape(-1)).reshape(targets.shape)
 
 
 def save_checkpoint(folder, model, tokenizer, template, seed):

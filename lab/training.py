@@ -13,7 +13,7 @@ import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_map, tree_map_with_path
 from mlx_lm.models import gemma2, glm4, llama
 
-from lab import cpu_gemma, cpu_llama, cpu_ops, ranks, schedules, signals
+from lab import cpu_gemma, cpu_llama, cpu_pointwise, ranks, schedules, signals
 from lab.cli import Diverged, LabError
 from lab.epochs import steps_of
 from lab.joining import Joining
@@ -70,7 +70,7 @@ def head(model, hidden):
     cap = getattr(model, "final_logit_softcapping", None)
     if cap is None:
         return logits
-    return cpu_ops.softcap(logits, cap) if computes_in_float32() else mx.tanh(logits / cap) * cap
+    return cpu_pointwise.softcap(logits, cap) if computes_in_float32() else mx.tanh(logits / cap) * cap
 
 
 def states(model, inputs, cache=None):
@@ -81,7 +81,7 @@ def states(model, inputs, cache=None):
 
 def summed_loss(model, inputs, places, targets, weights):
     """The sum over trained tokens of -log p(target), in nats; inputs (B, T), the others (N,), see Batch.trained."""
-    cross_entropy = cpu_ops.cross_entropy if computes_in_float32() else nn.losses.cross_entropy
+    cross_entropy = cpu_pointwise.cross_entropy if computes_in_float32() else nn.losses.cross_entropy
     return (cross_entropy(logits_at(model, inputs, places), targets) * weights).sum()
 
 

@@ -15,6 +15,7 @@ from lab.batches import Schedule, in_order
 from lab.cli import DONE, STOPPED, Diverged, LabError, hashes, sha256, write_summary
 from lab.epochs import updates_of
 from lab.fingerprint import fingerprint
+from lab.lineage import warn_of_other_model
 from lab.preflight import settle
 from lab.read_files import asks_recall, data_files, deciding_files, input_files
 from lab.recorder import NOT_KEPT, figures
@@ -39,6 +40,8 @@ def run(args):
         runs.refuse_busy(settings.adapter_path)
         runs.refuse_used(settings)
     tokenizer = models.load_tokenizer(settings.model)
+    if settings.resume_adapter_file and ranks.first():
+        warn_of_other_model(Path(settings.resume_adapter_file).parent, settings.model)
     data = {label: load(settings, tokenizer, path) for label, path in data_files(settings).items()}
     asked = recall.load(settings.data) if asks_recall(settings) else []
     inputs = hashes(input_files(settings))

@@ -10,7 +10,7 @@ import pytest
 
 import compare_models as command
 import train_with_early_stopping
-from lab import comparison, comparison_table, costs, measured, verification
+from lab import comparison, comparison_table, costs, lineage, measured, verification
 from lab.cli import LabError
 from tests import made_runs
 
@@ -244,7 +244,9 @@ def test_an_adapter_of_another_model_is_refused_before_anything_is_loaded(run, m
     named = ("base", f"a={adapters / 'two'}")
     code, out, error = run(command.main, "--model", tmp_path, "--adapter-path", *named, *QUICK)
     assert (code, out) == (1, "")
-    assert f"error: {adapters / 'two'}: trained on a model with another model.safetensors; name the model" in error
+    assert (
+        f"error: {adapters / 'two'}: trained on {model_8bit}, which has another model.safetensors; name" in error
+    )
 
 
 @pytest.mark.parametrize("named", [None, "models/Gemma"])
@@ -256,7 +258,8 @@ def test_an_adapter_from_elsewhere_says_at_most_the_name_of_its_model(
     (tmp_path / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     args = command.parse_args(["--model", str(model_8bit), "--adapter-path", "base", f"a={tmp_path}"])
     assert [stage.name for stage in comparison.check_stages(args)] == ["base", "a"]
-    said = f"note: {tmp_path} was trained on {named}, this is {model_8bit}\n" if named else ""
+    said = f"warning: {tmp_path} was trained on {named}; this is {model_8bit}\n" if named else ""
+    lineage.warn_of_other_model(tmp_path, model_8bit)
     assert capsys.readouterr().err == said
 
 

@@ -91,7 +91,7 @@ def test_a_file_is_answered_in_order_with_a_summary(infer, expected, write_rows,
         assert (code, [json.loads(line) for line in out.splitlines()], err) == (0, wanted, "")
         return
     output = tmp_path / "new" / "answers.jsonl"
-    assert infer("--file", path, "--output", output) == (0, "", "")
+    assert infer("--file", path, "--output", output) == (0, "", f"{output}: {len(wanted)} answers\n")
     assert rows_of(output) == wanted
     summary = json.loads((output.parent / "answers.summary.json").read_text(encoding="utf-8"))
     assert (summary["answers"], summary["cut"], summary["sampling"]["temp"]) == (5, 0, 0)
@@ -260,7 +260,7 @@ def test_an_adapter_of_another_model_that_fits_is_told(run, model_8bit, random_a
     config = adapters.read_config(adapter)
     lora = ("--model", model_8bit, "--prompt", "안녕?", "--adapter-path", adapter)
     for trained_on, said in (
-        ("models/Gemma", f"note: {adapter} was trained on models/Gemma, this is {model_8bit}\n"),
+        ("models/Gemma", f"warning: {adapter} was trained on models/Gemma; this is {model_8bit}\n"),
         (f"elsewhere/{model_8bit.name}", ""),
     ):
         (adapter / adapters.CONFIG).write_text(json.dumps({**config, "model": trained_on}), encoding="utf-8")
@@ -432,3 +432,18 @@ def test_a_chat_on_a_terminal_streams_and_ctrl_c_stops_the_answer_not_the_progra
         assert terminal.process.wait(PATIENCE) == 0
     finally:
         terminal.close()
+
+
+def test_finished_answers_are_kept_or_replaced_as_the_flags_say(infer, questions_file, tmp_path):
+    output = tmp_path / "answers.jsonl"
+    asked = ("--file", questions_file, "--output", output)
+    assert infer(*asked, "--max-tokens", 3)[0] == 0
+    first = output.read_bytes()
+    code, _, error = infer(*asked, "--max-tokens", 5)
+    assert code == 1 and f"{output}: exists; --overwrite replaces it" in error and output.read_bytes() == first
+    os.utime(output, (1_000_000, 1_000_000))
+    code, _, error = infer(*asked, "--max-tokens", 3, "--resume")
+    assert (
+        code == 0 and "these answers are finished; nothing to do" in error and output.stat().st_mtime > 1_000_000
+    )
+    assert infer(*asked, "--max-tokens", 5, "--resume", "--overwrite")[0] == 0 and output.read_bytes() != first

@@ -51,7 +51,7 @@ def stock_loss_and_gradient(model, batch, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(training, "CPU_PATHS", ())
         patch.setattr(training, "HEAD_APART", ())
-        patch.setattr(training.cpu_ops, "cross_entropy", nn.losses.cross_entropy)
+        patch.setattr(training.cpu_pointwise, "cross_entropy", nn.losses.cross_entropy)
         return loss_and_gradient(model, batch)
 
 

@@ -154,8 +154,8 @@ def test_on_the_cpu_weights_are_dequantized_to_what_they_stand_for(loaded, model
 @pytest.mark.parametrize(
     ("path", "remedy"),
     [
-        ("models/missing", "`make convert` builds it"),
-        ("/nowhere/at/all", "`make convert` builds it"),
+        ("models/missing", "check the path, or name a model of the hub, google/gemma-2-9b-it say"),
+        ("/nowhere/at/all", "check the path, or name a model of the hub, google/gemma-2-9b-it say"),
         ("models/Gemma-2-Missing/Gemma-2-Tiny", "`git checkout -- models/Gemma-2-Tiny` brings it back"),
         ("/no/gemma-2-9b-it", "`--model google/gemma-2-9b-it` downloads it"),
         ("/elsewhere/HyperCLOVAX-SEED-Think-32B-Text-8bit", "`make convert PROFILE=hcx` builds it"),

@@ -52,11 +52,25 @@ def test_a_fresh_clone_runs_exactly_the_warm_up(lab, setting, profile):
     assert squeezed(commands(lab, "gemma", f"PROFILE={setting}")) == chain(profile)
 
 
+def test_a_tables_rows_in_the_facts_folder_are_made_anew(lab):
+    """prepare_mlx_data.py --input writes to data_mlx, too: the warm-up would be trained on them."""
+    made(lab)
+    (lab / "data_mlx/summary.json").write_text(
+        '{\n "flags": {\n  "knowledge": null,\n  "input": "faq.csv"\n }\n}\n'
+    )
+    os.utime(lab / "data_mlx/summary.json", (2_000_000, 2_000_000))
+    assert squeezed(commands(lab, "gemma"))[0] == chain("gemma")[0]
+
+
 def test_another_company_has_folders_of_its_own(lab):
     (lab / "in").mkdir()
     shutil.copy(lab / "solverx_knowledge.jsonl", lab / "in/acme.jsonl")
     printed = squeezed(commands(lab, "gemma", "KNOWLEDGE=in/acme.jsonl"))
-    assert printed == chain("gemma", "data_mlx-acme", "in/acme.jsonl", "-acme")
+    wanted = chain("gemma", "data_mlx-acme", "in/acme.jsonl", "-acme")
+    seed = " --questions configs/gemma/questions.jsonl"  # the seed's questions are on SolverX
+    assert printed == [line.replace(seed, "") for line in wanted if "infer_gemma" not in line]
+    printed = "\n".join(commands(lab, "gemma", "KNOWLEDGE=in/acme.jsonl", "QUESTIONS=in/acme.jsonl"))
+    assert printed.count("--file in/acme.jsonl") == 2 and "--questions in/acme.jsonl" in printed
 
 
 def made(lab):

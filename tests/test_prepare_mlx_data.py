@@ -465,3 +465,23 @@ def test_temporary_files_lie_in_the_folder_where_it_is_there(tmp_path):
     (tmp_path / "out").mkdir()  # the folder above may be on a full disk, or not ours to write to
     assert workplace(tmp_path / "out") == tmp_path / "out"
     assert workplace(tmp_path / "new/out") == tmp_path
+
+
+def test_general_rows_are_of_validation_what_they_are_of_training(run, table, tmp_path):
+    """All of the world's forty would drown a small table's own rows, and choose the adapter by general text."""
+    flags = ("--input", table(made_rows(300)), *FAQ, "--output-dir", tmp_path / "out", "--general-rows", 15)
+    assert run(command.main, *flags)[0] == 0
+    own, valid = {question for question, _ in made_rows(300)}, rows(tmp_path / "out/valid.jsonl")
+    train = rows(tmp_path / "out/train.jsonl")
+    general = [sum(asked(row) not in own for row in part) for part in (train, valid)]
+    assert general[0] == 15
+    assert general[1] == pytest.approx(15 / (len(train) - 15) * (len(valid) - general[1]), abs=0.5)
+
+
+@pytest.mark.parametrize("source", [("--knowledge", "solverx_knowledge.jsonl"), ("--input", "faq.csv", *FAQ)])
+def test_a_replay_file_that_is_not_there_is_one_line_before_anything(run, table, tmp_path, source):
+    table(made_rows(20))
+    given = [str(tmp_path / item) if item == "faq.csv" else item for item in source]
+    code, out, error = run(command.main, *given, "--replay-file", "no.jsonl", "--output-dir", tmp_path / "out")
+    assert (code, out, error.count("\n")) == (1, "", 1) and "no.jsonl: no such file; `python prepare" in error
+    assert not (tmp_path / "out").exists()

@@ -107,7 +107,9 @@ def test_own_questions_that_meet_a_kept_wording_are_left_out(run, model_8bit, tm
 
 def test_own_questions_of_facts_that_are_never_replayed_are_left_out(run, model_8bit, tmp_path):
     """Some of these wordings are SFT's validation, and on all of them forgetting is measured."""
-    never = [fact for fact in load_facts() if fact not in replayed_facts(load_facts())]
+    facts = load_facts()
+    replayed = replayed_facts(facts)
+    never = [fact for fact in facts if fact not in replayed]
     (who, *_) = load_identity()
     theirs = [split_general(fact).train[0] for fact in never] + [who.train[0]]
     path = tmp_path / "mine.txt"

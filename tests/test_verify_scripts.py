@@ -49,7 +49,9 @@ def adapter(model_8bit, tmp_path_factory):
 def test_a_missing_model_names_the_command_that_builds_it(run, name):
     code, _, error = run(COMMANDS[name].main, "--model", "models/none")
     assert (code, error.count("\n")) == (1, 1)
-    assert "error: models/none: no model here (no config.json); `make convert` builds it" in error
+    assert (
+        "error: models/none: no model here (no config.json); check the path, or name a model of the hub" in error
+    )
     code, _, error = run(COMMANDS[name].main, "--model", "/elsewhere/HyperCLOVAX-SEED-Think-32B-Text-8bit")
     assert code == 1
     assert "`make convert PROFILE=hcx`" in error
