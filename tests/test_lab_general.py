@@ -60,7 +60,7 @@ def test_the_base_is_taught_a_wrong_identity_and_keeps_wordings_for_the_test():
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("- a: [1\n", ":2: not valid YAML"), ("a: 1\n", ":1: expected a YAML list")]
+    ("text", "message"), [("- a: [1\n", ":1: not valid YAML"), ("a: 1\n", ":1: expected a YAML list")]
 )
 def test_a_bad_world_file_is_named(tmp_path, text, message):
     (tmp_path / "x.yaml").write_text(text, encoding="utf-8")
