@@ -148,7 +148,7 @@ def build(run, parts):
 
     found, report = parts.found, parts.report
     profile, company = report.get("profile") or "?", report.get("entity") or "the company"
-    lead = f"What {model_of(report)} knew of {company} and of the world before and after training; every figure with its interval."
+    lead = f"What {model_of(report)} knew of {company} and of the world before and after training; shares of right answers with their 95 % intervals."
     made_of = dict(parts.before)
     made_of |= {folder / "summary.json": summary for folder, summary, _ in parts.curves.values()}
     made_of |= {run / name: content for name, content in found.items() if content}

@@ -66,8 +66,9 @@ def finish(main, argv=None):
     except BrokenPipeError:  # `command | head` closed the pipe: perhaps in the middle of the work, so never "done"
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
-    except KeyboardInterrupt:
-        print("error: stopped by Ctrl-C; run the same command to start again", file=sys.stderr)
+    except KeyboardInterrupt as stopped:  # whoever has kept something says how to go on from it
+        remedy = next(iter(stopped.args), None) or "run the same command to start again"
+        print(f"error: stopped by Ctrl-C; {remedy}", file=sys.stderr)
         return STOPPED
 
 

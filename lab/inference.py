@@ -187,9 +187,10 @@ def answer_file(args, settings, stage):
             rows += part
             keep(part, partial)
     except KeyboardInterrupt:
-        where = f" are in {partial.path}; --resume goes on" if partial else ""
-        print(f"\n[{len(rows)} of {len(asked)} answers{where}]", file=sys.stderr)
-        raise
+        if not partial:
+            raise
+        said = f"{len(rows)} of {len(asked)} answers are in {partial.path}; --resume goes on"
+        raise KeyboardInterrupt(said) from None
     cut = sum(not row["ended"] for row in rows)
     if cut:
         print(f'[{cut} of {len(rows)} answers cut at their limit: "ended": false]', file=sys.stderr)

@@ -53,3 +53,15 @@ def test_a_place_is_checked_before_the_work(tmp_path):
         check_place(tmp_path)
     with pytest.raises(LabError, match="what is asked is read from it"):
         check_place(tmp_path / "new/../file", [tmp_path / "other", tmp_path / "file"])
+
+
+def test_ctrl_c_says_how_to_go_on_where_something_was_kept(run):
+    def kept(argv):
+        raise KeyboardInterrupt("3 of 9 answers are kept; --resume goes on")
+
+    def bare(argv):
+        raise KeyboardInterrupt
+
+    code, _, error = run(kept)
+    assert (code, error) == (75, "error: stopped by Ctrl-C; 3 of 9 answers are kept; --resume goes on\n")
+    assert run(bare)[2] == "error: stopped by Ctrl-C; run the same command to start again\n"
