@@ -57,8 +57,6 @@ def evaluate(args):
     """
     found, (subset, files, subjects) = stages.stages_of(args), read(args)
     model_folder(args.model)
-    for stage in found:
-        warn_of_other_model(stage.adapter, args.model)
     if args.output:
         check_place(args.output)
     settings = {stage.name: settings_of(args, subset, files, stage) for stage in found}
@@ -71,6 +69,8 @@ def evaluate(args):
         return Items(items_path(args, stage), settings[stage.name])
 
     rows = kmmlu_ask.ask(model, tokenizer, found, subjects, items_of, args.batch_size)
+    for stage in found:
+        warn_of_other_model(stage.adapter, args.model)
     about = {"task": subset.task.name, "source": files.source, "sample": files.sample}
     about |= {"task_version": subset.task.version, **asdict(style_of(args))}
     report = {**about, **kmmlu_report.content(rows, subset, human_share(subjects))}

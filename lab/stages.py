@@ -157,8 +157,6 @@ def run(args, metrics, asked=None, also=None):
 
     stages = stages_of(args)
     model_folder(args.model)
-    for stage in stages:
-        warn_of_other_model(stage.adapter, args.model)
     if args.output:
         check_place(args.output, filter(None, [args.knowledge, getattr(args, "questions", None)]))
     data = data_summaries(args, stages)
@@ -170,6 +168,8 @@ def run(args, metrics, asked=None, also=None):
         raise LabError(f"{args.knowledge}: nothing to ask for {asked}; add questions and accepted answers")
     loaded, seconds = timed_load(args)
     results = answers_of(args, loaded, stages, probes, entity, replayed)
+    for stage in stages:  # behind the work, beside the figures: one that does not fit has its own line
+        warn_of_other_model(stage.adapter, args.model)
     answers = {stage: rows for stage, (_, rows) in results.items()}
     content = {
         "entity": entity,

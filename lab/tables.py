@@ -206,10 +206,27 @@ def _parquet(path, columns):
             ) from error
 
 
+def _in_microseconds(column):
+    """A column whose times Python knows: where pandas is installed, pyarrow would make nanoseconds pandas' own instead.
+
+    Raises ValueError where a time has nanoseconds of its own.
+    """
+    import pyarrow
+    from pyarrow import types
+
+    if types.is_timestamp(column.type) and column.type.unit == "ns":
+        return column.cast(pyarrow.timestamp("us", column.type.tz))
+    if types.is_time64(column.type) and column.type.unit == "ns":
+        return column.cast(pyarrow.time64("us"))
+    if types.is_duration(column.type) and column.type.unit == "ns":
+        return column.cast(pyarrow.duration("us"))
+    return column
+
+
 def _values(column, where):
     """What a Parquet column holds. Raises LabError for bytes that are no text, and times that Python does not know."""
     try:
-        return column.to_pylist()
+        return _in_microseconds(column).to_pylist()
     except (ValueError, OverflowError) as error:
         raise LabError(
             f"{where}: cannot be read ({str(error).splitlines()[0]}); write it as UTF-8 text"

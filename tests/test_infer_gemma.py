@@ -352,7 +352,11 @@ class Terminal:
         command = [sys.executable, "infer_gemma.py", *map(str, flags)]
         settings = {**os.environ, "TERM": "dumb"}
         # a session of its own, whose terminal this is: Ctrl-C then comes as a signal
-        leader = f"import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv({command[0]!r}, {command!r})"
+        leader = (
+            "import fcntl, os, signal, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+            # tests that run in the background of a shell inherit an ignored Ctrl-C
+            f"signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv({command[0]!r}, {command!r})"
+        )
         self.process = subprocess.Popen(
             [sys.executable, "-c", leader],
             stdin=slave,

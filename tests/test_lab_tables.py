@@ -183,3 +183,17 @@ def test_what_a_parquet_column_holds_may_be_no_text_nor_time(tmp_path):
             match=rf"a.parquet: column '{name}' after row 0: cannot be read \(.*\); write it as UTF-8 text",
         ):
             read(path, [name])
+
+
+def test_times_are_read_alike_with_and_without_pandas(tmp_path):
+    """Where pandas is installed pyarrow gives its Timestamps for nanoseconds; without it, an error for some of them."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "a.parquet"
+    columns = {"때": pyarrow.array([1_000_000_000, 2_000], pyarrow.timestamp("ns"))}
+    parquet.write_table(
+        pyarrow.table({**columns, "길이": pyarrow.array([3_000, 4_000], pyarrow.duration("ns"))}), path
+    )
+    moments, lengths = ([row[1][0] for row in read(path, [name])] for name in ("때", "길이"))
+    assert [type(value).__module__ for value in (*moments, *lengths)] == ["datetime"] * 4
