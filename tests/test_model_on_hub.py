@@ -22,7 +22,7 @@ def ask(tmp_path):
         hub.add("lab/gated", files, gated=True)
 
         def run(model, *flags, **environment):
-            command = [sys.executable, "verify_general_performance.py", "--limit", "4", "--model", model, *flags]
+            command = [sys.executable, "verify_general_performance.py", "--limit", "1", "--model", model, *flags]
             environment = hub.environment(tmp_path / "home", **environment)
             return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
