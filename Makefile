@@ -283,7 +283,7 @@ runs/gemma/tuning.json: adapters_gemma_tiny/summary.json adapters_gemma_tiny_dor
 
 define TUNED
 adapters_gemma_tiny_$(1)/summary.json: models/Gemma-2-Tiny/summary.json data_mlx/summary.json configs/gemma/$(1).yaml | $(INSTALLED)
-	$(TRAIN) -c configs/gemma/$(1).yaml --model models/Gemma-2-Tiny --train --data data_mlx --adapter-path $$(@D) $(GO_ON)
+	$$(call train_gemma,$(1))
 endef
 $(foreach T,dora full,$(eval $(call TUNED,$(T))))
 

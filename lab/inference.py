@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lab import sampling, stages, token_limits
 from lab.cli import LabError, check_place, read_json, write_atomically, write_summary
-from lab.hub import GEMMA, GEMMA_TINY, model_folder
+from lab.hub import GEMMA_TINY, default_gemma, model_folder
 from lab.lineage import warn_of_other_model
 from lab.progress import progress
 
@@ -15,9 +15,13 @@ ADAPTERS, ADAPTERS_TINY = Path("adapters"), Path("adapters_gemma_tiny")
 
 def add_flags(parser, adapter):
     """The flags of both commands; `adapter`: with --adapter-path."""
-    default = GEMMA if GEMMA.is_dir() else GEMMA_TINY
     add, count = parser.add_argument, stages.count
-    add("--model", type=Path, default=default, help="folder of the model, or its id on the hub (%(default)s)")
+    add(
+        "--model",
+        type=Path,
+        default=default_gemma(),
+        help="folder of the model, or its id on the hub (%(default)s)",
+    )
     if adapter:
         add("--adapter-path", metavar="DIR", help=f"({ADAPTERS_TINY} on {GEMMA_TINY}, else {ADAPTERS})")
     what = parser.add_argument_group("what to ask").add_mutually_exclusive_group().add_argument
@@ -40,11 +44,15 @@ def add_flags(parser, adapter):
         help="where answers go; FILE.summary.json says how they were made",
     )
     add("--batch-size", type=count, default=64, help="answers at a time (%(default)s)")
-    add("--resume", action="store_true", help="go on behind FILE.jsonl.partial, what a stopped run has answered")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on behind what a stopped run has answered; finished answers of this run stay",
+    )
     add(
         "--overwrite",
         action="store_true",
-        help="begin anew where such answers are of another run, or not to go on",
+        help="replace finished answers, and a stopped run's that are not to go on or of another run",
     )
     parser.add_argument("--verbose", action="store_true", help="device, loading, tokens/s on standard error")
 

@@ -27,6 +27,6 @@ def other_model(adapter, model):
 
 
 def warn_of_other_model(adapter, model):
-    """Say on standard error that an adapter was trained on another model: its figures would be of no model at all."""
+    """Say on standard error that an adapter was trained on another model, a quantized one of the same weights among them."""
     if adapter and (other := other_model(adapter, model)):
         print(f"warning: {adapter} was trained on {other}; this is {model}", file=sys.stderr, flush=True)
