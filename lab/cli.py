@@ -74,14 +74,13 @@ def finish(main, argv=None):
 
 def sha256(path):
     """The hexadecimal SHA-256 of a file, or of a folder's files (names and contents, sorted)."""
-    path, digest = Path(path), hashlib.sha256()
-    if path.is_dir():
-        for entry in sorted(p for p in path.rglob("*") if p.is_file()):
-            digest.update(f"{entry.relative_to(path).as_posix()}\0{sha256(entry)}\n".encode())
-    else:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+    path = Path(path)
+    if not path.is_dir():
+        with open(path, "rb", buffering=0) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for entry in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(f"{entry.relative_to(path).as_posix()}\0{sha256(entry)}\n".encode())
     return digest.hexdigest()
 
 

@@ -65,15 +65,16 @@ class Engine:
         groups = iter(lambda: list(islice(chunks, len(self.streams))), [])
         with shards.ShardWriter(path) as writer, ThreadPoolExecutor(1) as ahead:
             writer.put(shards.header_of(outputs_of(steps)))
-            held, group = [], next(groups, [])
+            held, made, group = [], [], next(groups, [])
             coming = ahead.submit(self.read, group)
-            while group:
-                raws, following = coming.result(), next(groups, [])
+            while group or made:
+                computing = self.begin(group, coming.result())
+                following = next(groups, [])
                 coming = ahead.submit(self.read, following)
-                for chunk, parts in zip(group, self.compute(group, raws), strict=True):
+                for chunk, parts in made:  # while the next ones are computed
                     held = self.put(writer, chunk, parts, held)
                     self.told(chunk_bytes(chunk))
-                group = following
+                made, group = computing, following
         mx.clear_cache()
         return writer.digest.hexdigest()
 
@@ -81,13 +82,13 @@ class Engine:
         """The stored numbers of the group's chunks, as arrays of unsigned integers (R, C) or (R,). Raises LabError."""
         return [read_rows(chunk.piece.tensor, chunk.first, chunk.last) for chunk in group]
 
-    def compute(self, group, raws):
-        """For each chunk its parts, evaluated: what it becomes in each of its step's outputs."""
+    def begin(self, group, raws):
+        """[(chunk, what it becomes in each of its step's outputs, as bytes)], each being computed on a core of its own."""
         made = []
         for chunk, raw, stream in zip(group, raws, self.streams, strict=False):
             with mx.stream(stream):
-                made.append(self.parts(chunk, raw))
-        mx.eval(made)
+                made.append((chunk, [part.view(mx.uint8) for part in self.parts(chunk, raw)]))
+        mx.async_eval([parts for _, parts in made])
         return made
 
     def parts(self, chunk, raw):
@@ -105,7 +106,7 @@ class Engine:
     def put(self, writer, chunk, parts, held):
         """Queue a chunk's parts: weights at once; scales and biases, which come after them in the file, at the end."""
         outputs = chunk.step.outputs
-        arrays = [np.asarray(part.view(mx.uint8)) for part in parts]
+        arrays = [np.asarray(part) for part in parts]
         for array, output in zip(arrays, outputs, strict=True):
             refuse_not_finite(
                 array, output.dtype, f"{chunk.piece.tensor.shard}: {output.name}", "choose another --dtype"
@@ -150,7 +151,9 @@ def read_rows(tensor, first, last):
 
 def refuse_not_finite(array, dtype, what, remedy):
     """Raise LabError where the stored numbers of `array` (any integer view) in the format `dtype` are not all finite."""
-    if dtype in EXPONENT:
-        bits = array.reshape(-1).view(NUMPY[dtype])
-        if ((bits & EXPONENT[dtype]) == EXPONENT[dtype]).any():
+    if dtype in EXPONENT and array.size:
+        bits, first = array.reshape(-1).view(NUMPY[dtype]), EXPONENT[dtype]
+        signed = bits.view(f"i{bits.itemsize}")
+        # Infinities and what is no number are the largest of either sign; no copy of the array is made.
+        if signed.max() >= first or bits.max() >= (first | 1 << 8 * bits.itemsize - 1):
             raise LabError(f"{what} has values that are not finite in {dtype}; {remedy}")

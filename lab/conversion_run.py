@@ -4,11 +4,12 @@ import os
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 
 from lab import building, checkpoints, model_card, places
 from lab.cli import LabError, sha256, write_atomically, write_json, write_summary
 from lab.conversion import Engine
-from lab.conversion_check import PROMPT, check_answer, check_shard
+from lab.conversion_check import check_shard
 from lab.conversion_plan import bytes_of, sources_of, stat_of
 from lab.progress import bytes_progress
 
@@ -24,7 +25,9 @@ def run(plan, build, args):
     if not args.consume_source:
         plan.source.fetch_all([name for name in plan.identities if name not in build.said("consumed")])
     started = time.monotonic()
-    with SourceHashes(plan, build) as hashes:
+    with SourceHashes(plan, build) as hashes, ThreadPoolExecutor(1) as aside:
+        # mlx-lm, for the last check, takes a second to import: beside the shards.
+        answering = aside.submit(import_module, "lab.conversion_answer")
         write_shards(plan, todo, build, hashes, args)
         hashes.wait([shard for shard in plan.identities if shard not in build.said("consumed")])
     tell_speed(todo, time.monotonic() - started)
@@ -37,7 +40,8 @@ def run(plan, build, args):
         write_atomically(build.folder / path.name, path.read_bytes())
     write_atomically(build.folder / "README.md", model_card.text(plan, args))
     results = results_of(plan, build)
-    results["prompt"], results["answer"] = PROMPT, check_answer(build.folder)
+    results["prompt"] = answering.result().PROMPT
+    results["answer"] = answering.result().check_answer(build.folder)
     results["files"] = hash_files(build)
     shards = {f"{args.hf_path}/{name}": digest for name, digest in results["source"]["shards"].items()}
     inputs = {f"{args.hf_path}/config.json": results["source"]["config"], **shards}

@@ -15,7 +15,7 @@ def progress(items, title):
 
         yield from track(items, title, console=Console(stderr=True))
         return
-    told = _plain_lines(title, len(items), lambda done: f"{done}/{len(items)}")
+    told = _plain_lines(title, len(items), lambda done, rate: f"{done}/{len(items)}")
     for item in items:
         yield item
         told(1)
@@ -25,7 +25,10 @@ def progress(items, title):
 def bytes_progress(total, title):
     """A function that takes how many bytes were done; it shows how far that is of `total`, how fast, how long still."""
     if not sys.stderr.isatty():
-        yield _plain_lines(title, total, lambda done: f"{done / 1e9:.1f} of {total / 1e9:.1f} GB")
+        gigabytes = f"of {total / 1e9:.1f} GB"
+        yield _plain_lines(
+            title, total, lambda done, rate: f"{done / 1e9:.1f} {gigabytes}, {rate / 1e6:,.0f} MB/s"
+        )
         return
     from rich import progress as rich
     from rich.console import Console
@@ -38,7 +41,10 @@ def bytes_progress(total, title):
 
 
 def _plain_lines(title, total, in_words):
-    """A function that takes how much more was done, and says so every PLAIN_SECONDS."""
+    """A function that takes how much more was done, and says so every PLAIN_SECONDS.
+
+    `in_words` takes how much is done in all, and how much in a second.
+    """
     started = said = time.monotonic()
     done = 0
 
@@ -46,8 +52,9 @@ def _plain_lines(title, total, in_words):
         nonlocal said, done
         done, now = done + amount, time.monotonic()
         if done > 0 and now - said >= PLAIN_SECONDS:
-            left = (now - started) / done * (total - done)
-            print(f"{title}: {in_words(done)}, about {left:.0f} s left", file=sys.stderr, flush=True)
+            rate = done / (now - started)
+            left = (total - done) / rate
+            print(f"{title}: {in_words(done, rate)}, about {left:.0f} s left", file=sys.stderr, flush=True)
             said = now
 
     return told

@@ -8,20 +8,22 @@ from concurrent.futures import ThreadPoolExecutor
 
 from lab.cli import LabError
 
-WAITING = 4  # buffers that may wait for the disk
+WAITING = 32 << 20  # bytes that may wait for the disk
+SYNC_EVERY = 256 << 20  # bytes after which the disk is asked to begin, so that the last sync has little left to do
 
 
 class ShardWriter:
     """A file written from front to back by a thread of its own, which also computes its SHA-256.
 
-    At most WAITING buffers wait for the disk. Use it in a `with`, which ends with the file synced to the disk.
+    About WAITING bytes wait for the disk at most. Use it in a `with`, which ends with the file synced to the disk.
     """
 
     def __init__(self, path):
         self.path, self.digest, self.written = path, hashlib.sha256(), 0
 
     def __enter__(self):
-        self.pool, self.waiting = ThreadPoolExecutor(1), deque()
+        self.pool, self.syncs, self.waiting = ThreadPoolExecutor(1), ThreadPoolExecutor(1), deque()
+        self.syncing = None
         try:
             self.file = open(self.path, "wb", buffering=0)  # noqa: SIM115  (closed in __exit__)
         except OSError as error:
@@ -30,9 +32,9 @@ class ShardWriter:
 
     def put(self, data):
         """Queue a bytes-like object, which must not change any more."""
-        self.waiting.append(self.pool.submit(self._write, data))
-        while len(self.waiting) > WAITING:
-            self.waiting.popleft().result()
+        self.waiting.append((self.pool.submit(self._write, data), memoryview(data).nbytes))
+        while sum(nbytes for _, nbytes in self.waiting) > WAITING:
+            self.waiting.popleft()[0].result()
 
     def _write(self, data):
         data = memoryview(data).cast("B")
@@ -43,16 +45,22 @@ class ShardWriter:
         except OSError as error:
             raise LabError(f"{self.path}: cannot write ({error.strerror}); free the disk") from error
         self.digest.update(data)
+        begun = self.written // SYNC_EVERY
         self.written += len(data)
+        if self.written // SYNC_EVERY > begun and (self.syncing is None or self.syncing.done()):
+            self.syncing = self.syncs.submit(os.fsync, self.file.fileno())
 
     def __exit__(self, kind, error, trace):
         try:
             if kind is None:
-                for write in self.waiting:
+                for write, _ in self.waiting:
                     write.result()
+                if self.syncing is not None:
+                    self.syncing.result()  # a disk tells of a failed write once only
                 os.fsync(self.file.fileno())
         finally:
             self.pool.shutdown(cancel_futures=True)
+            self.syncs.shutdown(cancel_futures=True)
             self.file.close()
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from lab.device import mx  # isort: skip  (first: it puts the fast BLAS in front)
 import mlx_lm
+import numpy as np
+from mlx import nn
 from mlx.utils import tree_flatten
 from mlx_lm.models import llama
 
@@ -19,13 +21,14 @@ from lab import (
     building,
     checkpoints,
     conversion,
+    conversion_answer,
     conversion_check,
     conversion_plan,
     hub,
     models,
     tiny_hyperclovax,
 )
-from lab.cli import CheckFailed, finish, sha256
+from lab.cli import CheckFailed, LabError, finish, sha256
 from tests.small_checkpoints import (
     PERI_LN,
     convert,
@@ -248,10 +251,10 @@ def test_output_shards_stay_under_the_limit_and_plain_mlx_lm_loads_them(make_che
 def test_the_answer_is_what_plain_mlx_lm_says(model_8bit):
     """Layer by layer in float32 as all at once."""
     model, tokenizer = models.load(model_8bit)
-    tokens = tokenizer.encode(conversion_check.PROMPT)
-    for _ in range(conversion_check.NEW_TOKENS):
+    tokens = tokenizer.encode(conversion_answer.PROMPT)
+    for _ in range(conversion_answer.NEW_TOKENS):
         tokens.append(int(mx.argmax(model(mx.array([tokens]))[0, -1])))
-    said = tokenizer.decode(tokens[-conversion_check.NEW_TOKENS :])
+    said = tokenizer.decode(tokens[-conversion_answer.NEW_TOKENS :])
     assert json.loads((model_8bit / "summary.json").read_text(encoding="utf-8"))["answer"] == said
 
 
@@ -264,6 +267,30 @@ def test_the_bound_holds_for_the_quantizer_and_is_tight(dtype, bits):
     off = mx.abs(values - weight.astype(mx.float32))
     assert mx.all(off <= bound).item()
     assert mx.mean(off / bound).item() > 0.2  # 0.5 where only rounding to the nearest code counts
+
+
+@pytest.mark.parametrize("code,kind", [("F32", "u4"), ("BF16", "u2"), ("F16", "u2")])
+def test_infinities_and_what_is_no_number_are_found_and_nothing_else(code, kind):
+    """Every 16-bit pattern (of F32 the upper half), held against MLX's own judgement."""
+    every = np.arange(1 << 16, dtype="<u4")
+    bits = (every << 16 if code == "F32" else every).astype(kind)
+    finite = np.asarray(mx.isfinite(mx.array(bits).view(conversion.MLX[code])))
+    conversion.refuse_not_finite(bits[finite], code, "x", "y")
+    conversion.refuse_not_finite(bits[:0], code, "x", "y")
+    for wrong in bits[~finite]:
+        with pytest.raises(LabError, match="x has values that are not finite"):
+            conversion.refuse_not_finite(np.append(bits[:4], wrong), code, "x", "y")
+
+
+def test_a_layer_computed_on_every_core_gives_the_stock_layers_sums():
+    stock = nn.QuantizedLinear(128, 70)
+    stock.bias = mx.arange(70).astype(mx.float32)
+    spread = nn.QuantizedLinear(128, 70)
+    spread.update(stock.parameters())
+    x = mx.random.normal((2, 3, 128), key=mx.random.key(0))
+    conversion_answer.OnAllCores.streams = [mx.new_stream(mx.cpu) for _ in range(3)]
+    spread.__class__ = conversion_answer.OnAllCores
+    assert mx.array_equal(spread(x), stock(x)).item()
 
 
 def test_a_finished_target_is_not_overwritten_without_force(make_checkpoint, capsys):

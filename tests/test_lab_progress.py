@@ -14,6 +14,17 @@ with Live(20) as live:
     live.evaluated(20, "validation loss 2.0000 nats/token  [best]", 2.0)
 """
 
+BYTES = """
+import time
+from lab import progress
+progress.PLAIN_SECONDS = 0.1
+with progress.bytes_progress(4_000_000_000, "converting") as told:
+    for _ in range(2):
+        time.sleep(0.2)
+        told(500_000_000)
+    time.sleep(0.2)
+"""
+
 
 def test_plain_lines_where_there_is_no_terminal():
     run = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
@@ -38,3 +49,22 @@ def test_one_live_line_on_a_terminal():
     assert "validation loss 2.0000 nats/token  [best]" in shown  # such lines stay
     assert shown.count("\n") <= 4  # the live line is written over, not repeated
     assert shown.rstrip().endswith("\x1b[2K")  # and gone in the end
+
+
+def test_bytes_their_speed_and_the_time_left_in_plain_lines():
+    run = subprocess.run([sys.executable, "-c", BYTES], capture_output=True, text=True, check=True)
+    lines = run.stderr.splitlines()
+    found = re.fullmatch(r"converting: 1\.0 of 4\.0 GB, ([\d,]+) MB/s, about (\d+) s left", lines[1])
+    rate, left = (int(number.replace(",", "")) for number in found.groups())
+    assert 50 < rate <= 2500 and abs(left - 3000 / rate) <= 1
+
+
+def test_bytes_their_speed_and_the_time_left_on_a_terminal():
+    ours, theirs = pty.openpty()
+    size = {**os.environ, "COLUMNS": "120", "TERM": "xterm"}
+    run = subprocess.Popen([sys.executable, "-c", BYTES], stderr=theirs, env=size)
+    assert run.wait(30) == 0
+    os.close(theirs)
+    shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", os.read(ours, 1 << 16).decode())
+    os.close(ours)
+    assert re.search(r"converting .*1\.0/4\.0 GB .*\d [GM]B/s .*0:0\d:\d\d", shown), shown
