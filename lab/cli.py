@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
+from lab.durable import sync
+
 DONE, USER_ERROR, CHECK_FAILED, DIVERGED, STOPPED = 0, 1, 3, 4, 75
 PIPE_CLOSED = 141  # 128 + SIGPIPE, as a shell tells it
 INSTALLED_BY_SETUP = (
@@ -106,7 +108,7 @@ def written_atomically(path):
         with open(temporary, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise LabError(

@@ -11,6 +11,7 @@ from lab.cli import LabError, sha256, write_atomically, write_json, write_summar
 from lab.conversion import Engine
 from lab.conversion_check import check_shard
 from lab.conversion_plan import bytes_of, sources_of, stat_of
+from lab.durable import sync_folder
 from lab.progress import bytes_progress
 
 
@@ -113,7 +114,7 @@ def write_shards(plan, todo, build, hashes, args):
 def consume(shards, source, build, hashes):
     """Delete source shards of which all is converted, recorded and hashed. The journal knows it first."""
     hashes.wait(shards)
-    building.sync_folder(build.folder)  # the shards made of them are durable by name, too
+    sync_folder(build.folder)  # the shards made of them are durable by name, too
     for shard in shards:
         build.say("consumed", shard, {})
         source.release(shard)

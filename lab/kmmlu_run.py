@@ -13,6 +13,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from itertools import count
 
 from lab.cli import LabError, read_json, write_atomically, write_json
+from lab.durable import sync
 
 DIGITS = 6  # of a log-likelihood, in nats
 SYNC_SECONDS = 1.0  # between two waits for the disk
@@ -41,7 +42,7 @@ class Items:
     def __exit__(self, *_):
         if self.file is not None:
             with self._told():
-                os.fsync(self.file.fileno())
+                sync(self.file.fileno())
                 self.file.close()
 
     @contextmanager
@@ -131,7 +132,7 @@ class Items:
             self.file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
             self.file.flush()
             if time.monotonic() - self.synced > SYNC_SECONDS:
-                os.fsync(self.file.fileno())
+                sync(self.file.fileno())
                 self.synced = time.monotonic()
 
 

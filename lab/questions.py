@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from lab.cli import LabError, read_json, sha256
+from lab.durable import sync
 from lab.records import read_jsonl, read_lines, refuse, to_jsonl, turns_problem
 from lab.stages import ADAPTER_FILES
 
@@ -117,7 +118,7 @@ class Partial:
             with open(self.path, "ab") as file:
                 file.write(to_jsonl(rows).encode())
                 file.flush()
-                os.fsync(file.fileno())
+                sync(file.fileno())
         except OSError as error:
             remedy = "free the disk, then --resume"
             raise LabError(f"{self.path}: cannot write ({error.strerror}); {remedy}") from error

@@ -7,6 +7,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 from lab.cli import LabError
+from lab.durable import sync
 
 WAITING = 32 << 20  # bytes that may wait for the disk
 SYNC_EVERY = 256 << 20  # bytes after which the disk is asked to begin, so that the last sync has little left to do
@@ -57,7 +58,7 @@ class ShardWriter:
                     write.result()
                 if self.syncing is not None:
                     self.syncing.result()  # a disk tells of a failed write once only
-                os.fsync(self.file.fileno())
+                sync(self.file.fileno())
         finally:
             self.pool.shutdown(cancel_futures=True)
             self.syncs.shutdown(cancel_futures=True)

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab import storage
+from lab import durable, storage
 from lab.device import mx
 
 TENSORS, STATE, MANIFEST = "state.safetensors", "state.json", "manifest.json"
@@ -101,7 +101,7 @@ class Snapshots:
         with storage.writing(target):
             if not self.folder.is_dir():
                 os.makedirs(self.folder)
-                storage.sync_folder(self.folder.parent)
+                durable.sync_folder(self.folder.parent)
             try:
                 self._write(partial, iteration, tensors, state)
             except OSError:
@@ -111,7 +111,7 @@ class Snapshots:
                 storage.remove(self.folder / f"{name}.old")
                 os.rename(target, self.folder / f"{name}.old")
             os.rename(partial, target)
-            storage.sync_folder(self.folder)
+            durable.sync_folder(self.folder)
             self.known = [*(earlier for earlier in self.known if earlier < iteration), iteration][
                 -self.keep_last :
             ]
@@ -126,7 +126,7 @@ class Snapshots:
         }
         manifest = {"iteration": iteration, "run": self.run, "files": files}
         storage.write_file(partial / MANIFEST, [sealed(manifest)])
-        storage.sync_folder(partial)
+        durable.sync_folder(partial)
 
     def _remove_others(self):
         """Older ones, those of another run, and what a crash left; damaged ones stay for a look."""
@@ -160,7 +160,7 @@ class Snapshots:
                 break
         with storage.writing(self.folder / name):
             os.rename(self.folder / name, self.folder / aside)
-            storage.sync_folder(self.folder)
+            durable.sync_folder(self.folder)
         return aside
 
     def has_damaged(self):

@@ -14,11 +14,7 @@ import numpy as np
 
 from lab.cli import LabError
 from lab.device import mx
-
-try:
-    from fcntl import F_FULLFSYNC, fcntl  # macOS: fsync alone leaves the data in the drive's cache
-except ImportError:
-    F_FULLFSYNC = None
+from lab.durable import sync, sync_folder
 
 DTYPES = {  # as safetensors spells them; source: huggingface.co/docs/safetensors
     mx.float32: "F32",
@@ -58,22 +54,6 @@ def write_file(path, chunks):
     finally:
         os.close(file)
     return {"bytes": size, "sha256": digest.hexdigest()}
-
-
-def sync(file):
-    """Wait until an open file, or folder, is on the disk."""
-    os.fsync(file)
-    if F_FULLFSYNC is not None:
-        fcntl(file, F_FULLFSYNC)
-
-
-def sync_folder(path):
-    """Wait until the names in a folder (what was made, renamed, removed there) are on the disk."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def replace_file(path, chunks):

@@ -10,7 +10,20 @@ from types import SimpleNamespace
 from lab.device import describe, mx  # isort: skip  (first: it puts the fast BLAS in front)
 from mlx_lm.tuner.trainer import grad_checkpoint
 
-from lab import adapters, costs, followers, memory, models, ranks, recall, runs, signals, storage, training
+from lab import (
+    adapters,
+    costs,
+    durable,
+    followers,
+    memory,
+    models,
+    ranks,
+    recall,
+    runs,
+    signals,
+    storage,
+    training,
+)
 from lab.batches import Schedule, in_order
 from lab.cli import DONE, STOPPED, Diverged, LabError, hashes, sha256, write_summary
 from lab.epochs import updates_of
@@ -129,7 +142,7 @@ def summarize(settings, inputs, results, name=runs.SUMMARY):
     with storage.writing(path):
         for left in path.parent.glob(f".{path.name}.*.partial"):  # of a process that was killed here
             storage.remove(left)
-        storage.sync_folder(path.parent)
+        durable.sync_folder(path.parent)
 
 
 def prepare(model, settings, inherited):
