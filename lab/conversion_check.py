@@ -53,8 +53,19 @@ def wanted_rows(step, rows, args):
 
 def stored_rows(tensor, rows):
     """Rows of a stored Tensor as an array of its own number format, or uint32 for packed weights."""
-    raw = mx.array(np.concatenate([read_rows(tensor, row, row + 1) for row in rows]))
+    raw = mx.array(np.concatenate([read_rows(tensor, first, last) for first, last in runs(rows)]))
     return raw.view(MLX[tensor.dtype]) if tensor.dtype in MLX else raw
+
+
+def runs(rows):
+    """[(first, last, not included)] of the neighbours among ascending `rows`: each run is read at once."""
+    found = []
+    for row in rows:
+        if found and found[-1][1] == row:
+            found[-1] = found[-1][0], row + 1
+        else:
+            found.append((row, row + 1))
+    return found
 
 
 def dequantize(packed, scales, biases, group_size, bits, dtype):
