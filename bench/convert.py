@@ -99,6 +99,7 @@ def make_checkpoint(folder, gigabytes):
     (folder / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": layers}))
     for name in TOKENIZER:
         shutil.copyfile(ROOT / "models" / "HyperCLOVAX-SEED-Think-Tiny" / name, folder / name)
+    os.sync()  # or writing it would go on beside what is measured first
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
@@ -186,21 +187,30 @@ def main(argv=None):
 
 
 def compare(source, target, other, repeats):
-    """Run ours and the bare loop in turn `repeats` times, mlx_lm.convert once; print medians and ratios."""
-    loops, wholes, shards = [], [], []
+    """Run the bare loop, ours and mlx_lm.convert in turn `repeats` times; print medians and, of each turn, ratios."""
+    turns = []
     for _ in range(repeats):
-        loops.append(bare(source)[0])
-        whole, shard, peak, _ = ours(source, target)
-        wholes.append(whole)
-        shards.append(shard)
-    loop, whole, shard = (statistics.median(values) for values in (loops, wholes, shards))
-    print(f"  bare loop {loop:.1f} s; ours {shard:.1f} s for the shards, {whole:.1f} s for the whole command")
-    print(f"  ours / bare loop: {shard / loop:.2f} for the shards, {whole / loop:.2f} for the whole command")
-    seconds, theirs_peak = theirs(source, other)
-    print(
-        f"  mlx_lm.convert: {seconds:.1f} s, peak {theirs_peak / 1e6:.0f} MB, {theirs_peak / peak:.1f} times ours"
+        loop = bare(source)[0]
+        whole, shards, peak, _ = ours(source, target)
+        other_whole, other_peak = theirs(source, other)
+        shutil.rmtree(other)
+        turns.append((loop, shards, whole, other_whole, peak, other_peak))
+    loop, shards, whole, other_whole, peak, other_peak = (
+        statistics.median(column) for column in zip(*turns, strict=True)
     )
-    shutil.rmtree(other)
+    print(f"  bare loop {loop:.1f} s; ours {shards:.1f} s for the shards, {whole:.1f} s for the whole command")
+    print(
+        f"  mlx_lm.convert: {other_whole:.1f} s, peak {other_peak / 1e6:.0f} MB, {other_peak / peak:.1f} times ours"
+    )
+    print(f"  shards / bare loop: {spread(turn[1] / turn[0] for turn in turns)}")
+    print(f"  whole command / bare loop: {spread(turn[2] / turn[0] for turn in turns)}")
+    print(f"  whole command / mlx_lm.convert: {spread(turn[2] / turn[3] for turn in turns)}")
+
+
+def spread(ratios):
+    """The median of ratios, and the least and the largest of them, in words."""
+    ratios = sorted(ratios)
+    return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
 
 
 if __name__ == "__main__":
