@@ -19,6 +19,11 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import convert_hyperclova  # noqa: E402  (after the path)
+from lab import conversion_plan, hub  # noqa: E402
+
 HIDDEN, INNER, HEADS, KEYS, WIDTH, VOCABULARY = 2048, 8192, 16, 8, 128, 32000
 SHARD_BYTES = 1 << 30
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
@@ -175,10 +180,15 @@ def main(argv=None):
             nbytes = make_checkpoint(source, size)
             seconds, shards, peak, largest = ours(source, target)
             peaks[size] = peak
+            plan = conversion_plan.make_plan(hub.find_source(str(source)), convert_hyperclova.parse_args([]))
+            estimate = plan.peak_memory(conversion_plan.cores())
             print(
                 f"{nbytes / 1e9:.1f} GB: peak {peak / 1e6:.0f} MB, {peak / largest:.2f} of the largest output shard"
             )
-            print(f"  ({seconds:.1f} s, of them {shards:.1f} s for the shards)", flush=True)
+            print(
+                f"  ({seconds:.1f} s, of them {shards:.1f} s for the shards; --dry-run says {estimate / 1e6:.0f} MB)",
+                flush=True,
+            )
             if size == args.compared:
                 compare(source, target, folder / "mlx-lm", args.repeats)
             shutil.rmtree(source)

@@ -54,9 +54,10 @@ def check_answer(folder):
         part.step = CACHE_STEP
     if computes_in_float32():
         _use_all_cores(model)
-    model.load_weights(list(_lazy(files).items()))
+    reading = mx.new_stream(mx.cpu)  # beside the streams that compute
+    model.load_weights(list(_lazy(files, reading).items()))
     for _ in range(NEW_TOKENS):
-        logits = last_logits(model, mx.array([tokens]), cache, _lazy(files))
+        logits = last_logits(model, mx.array([tokens]), cache, _lazy(files, reading))
         if not mx.all(mx.isfinite(logits)).item():
             raise CheckFailed(f"{folder}: the result computes values that are not finite; check the source")
         tokens = [int(mx.argmax(logits))]
@@ -92,9 +93,8 @@ def _use_all_cores(model):
             module.__class__ = OnAllCores  # weights, names and numbers stay as mlx-lm made them
 
 
-def _lazy(files):
-    """{name: array} of safetensors files, nothing read yet. On the CPU in float32, which it computes much faster."""
-    reading = mx.new_stream(mx.cpu)
+def _lazy(files, reading):
+    """{name: array} of safetensors files, to be read on that stream. On the CPU in float32, which it computes much faster."""
     arrays = {name: array for file in files for name, array in mx.load(str(file), stream=reading).items()}
     if not computes_in_float32():
         return arrays

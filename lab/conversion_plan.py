@@ -80,7 +80,7 @@ class Plan:
     def peak_memory(self, lanes):
         """An estimate of the peak resident memory in bytes, with `lanes` chunks at a time.
 
-        It is that of the chunks, or that of the last check, which holds a layer, the embeddings and the head.
+        It is that of the chunks, or that of the last check, which holds two layers, the embeddings and the head.
         """
         held = max(sum(tensor.nbytes for tensor in step.outputs[1:]) for step in self.steps)
         largest = max(min(CHUNK_BYTES, tensor.nbytes) for tensor in self.read.values())
@@ -89,7 +89,7 @@ class Plan:
             layer = re.match(r"model\.layers\.\d+\.", step.recipe.name)
             parts[layer[0] if layer else ""] += bytes_of([step])
         layer = max((nbytes for name, nbytes in parts.items() if name), default=0)
-        return max(START_BYTES + lanes * CHUNKS_A_LANE * largest + held, CHECK_BYTES + layer + parts[""])
+        return max(START_BYTES + lanes * CHUNKS_A_LANE * largest + held, CHECK_BYTES + 2 * layer + parts[""])
 
     def record(self):
         """The plan as JSON, for the folder in the making: what a later run needs to go on, and to see what differs."""

@@ -5,18 +5,21 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from importlib.util import find_spec
 
 from lab import building, checkpoints, model_card, places
 from lab.cli import LabError, sha256, write_atomically, write_json, write_summary
 from lab.conversion import Engine
 from lab.conversion_check import check_shard
-from lab.conversion_plan import bytes_of, sources_of, stat_of
+from lab.conversion_plan import bytes_of, cores, sources_of, stat_of
 from lab.durable import sync_folder
 from lab.progress import bytes_progress
 
 
 def run(plan, build, args):
     """Write all that is still missing of the converted model into `build`, its summary last."""
+    if find_spec("mlx_lm") is None:  # it is imported later, beside the shards: too late to be told then
+        raise ModuleNotFoundError("No module named 'mlx_lm'", name="mlx_lm")
     drop_damaged(plan, build)
     if args.consume_source:
         for shard in build.said("consumed"):
@@ -127,7 +130,7 @@ class SourceHashes:
         self.plan, self.build, self.running = plan, build, {}
 
     def __enter__(self):
-        self.pool = ThreadPoolExecutor(1)
+        self.pool = ThreadPoolExecutor(max(1, cores() // 4))
         return self
 
     def __exit__(self, *_):
