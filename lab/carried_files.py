@@ -5,7 +5,11 @@ from lab.cli import LabError, read_json
 
 
 def check(carried, folder):
-    """Raise LabError for a missing tokenizer, for JSON files that are none, and where a file asks for remote code."""
+    """{name: content} of the JSON files and the chat template among them.
+
+    Raises LabError for a missing tokenizer, for JSON files that are none, and where a file asks for remote code.
+    """
+    contents = {}
     if not any(file.name in ("tokenizer.json", "tokenizer.model", "vocab.json") for file in carried):
         raise LabError(f"{folder}: no tokenizer.json in it; {checkpoints.AGAIN}")
     for file in (file for file in carried if file.suffix == ".json"):
@@ -17,6 +21,14 @@ def check(carried, folder):
             raise LabError(f"{file}: {what}; take that entry out, or use a checkpoint with a stock tokenizer")
         if file.name == "generation_config.json":
             check_ids(content, file)
+        contents[file.name] = content
+    template = folder / "chat_template.jinja"
+    if template in carried:
+        try:
+            contents[template.name] = template.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise LabError(f"{template}: not UTF-8 (byte {error.start}); {checkpoints.AGAIN}") from error
+    return contents
 
 
 def check_ids(content, path):

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from lab import building, checkpoints, model_card, places
+from lab import building, checkpoints, model_card, places, turn_ends
 from lab.cli import LabError, sha256, write_atomically, write_json, write_summary
 from lab.conversion import Engine
 from lab.conversion_check import PROMPT, check_answer, check_shard
@@ -35,6 +35,7 @@ def run(plan, build, args):
         (build.folder / name).unlink(missing_ok=True)  # of an earlier try, and since gone from the source
     for path in carried:
         write_atomically(build.folder / path.name, path.read_bytes())
+    turn_ends.write(plan.model.ends, build.folder)
     write_atomically(build.folder / "README.md", model_card.text(plan, args))
     results = results_of(plan, build)
     results["prompt"], results["answer"] = PROMPT, check_answer(build.folder)
@@ -162,6 +163,7 @@ def results_of(plan, build):
         "architecture": plan.config["model_type"],
         "family": plan.model.family,
         "folded": plan.model.folded,
+        "end_tokens": {"ids": list(plan.model.ends.ids), "said": list(plan.model.ends.said)},
         "tensors": len(plan.read),
         "dropped": sum(plan.model.left.values()),
         "dropped_parts": plan.model.left,

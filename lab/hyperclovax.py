@@ -24,7 +24,8 @@ class TextModel:
 
     `config` is mlx-lm's config.json without quantization and dtype; `recipes` are in the order in which the
     source is read, that of their first pieces; `left` is {what: how many tensors left out}; `folded` holds
-    sentences for the model card; `family` says what kind of checkpoint it is, for people.
+    sentences for the model card; `family` says what kind of checkpoint it is, for people. `ends` is a turn_ends.Ends,
+    once the files beside the weights are known.
     """
 
     config: dict
@@ -32,6 +33,7 @@ class TextModel:
     left: dict
     folded: list
     family: str
+    ends: object = None
 
 
 def text_model(config, tensors, path):

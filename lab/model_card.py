@@ -27,6 +27,7 @@ def text(plan, args):
         "Family": f"{plan.model.family}, as mlx-lm's `{plan.config['model_type']}`",
         "Left out": left,
         "Folded into weights": "; ".join(plan.model.folded) or "nothing",
+        "End tokens": "; ".join([", ".join(map(str, plan.model.ends.ids)), *plan.model.ends.said]),
         "Numbers": bits,
         "Size": f"{plan.parameters:,} parameters, {plan.output_bytes:,} bytes",
     }

@@ -78,15 +78,15 @@ def test_plain_mlx_lm_loads_and_the_rest_travels_along(make_checkpoint, tokenize
     source = make_checkpoint()
     code, target = convert(source)
     model, tokenizer, config = mlx_lm.load(str(target), return_config=True)
-    assert code == 0 and isinstance(model, llama.Model) and config["eos_token_id"] == [3, 5]
+    assert code == 0 and isinstance(model, llama.Model) and config["eos_token_id"] == [3, 5, 302]
     for path in tokenizer_files.iterdir():
-        assert (target / path.name).read_bytes() == path.read_bytes()
+        assert path.name == "generation_config.json" or (target / path.name).read_bytes() == path.read_bytes()
     assert tokenizer.apply_chat_template([{"role": "user", "content": "안녕"}], tokenize=False).startswith(
         "<|im_start|>"
     )
     config = json.loads((target / "config.json").read_text())
     assert config["model_type"] == "llama" and config["tie_word_embeddings"] is False
-    assert (config["eos_token_id"], config["pad_token_id"], "bos_token_id" in config) == (3, 0, False)
+    assert (config["eos_token_id"], config["pad_token_id"], "bos_token_id" in config) == ([3, 5, 302], 0, False)
 
 
 @pytest.mark.parametrize("kind", ["embedded", "32B saved again", "14B"])
