@@ -159,7 +159,7 @@ def make_plan(source, args, consumed=None):
     files = carried_files.check(carried, source.folder)
     carried_files.check_ids(model.config, path)
     model = turn_ends.settled(model, files)
-    stored = {code: name for name, code in DTYPES.items()}[model.recipes[0].pieces[0].tensor.dtype]
+    stored = {code: name for name, code in DTYPES.items()}[model.dtype]
     config = {**model.config, "torch_dtype": args.dtype or stored}
     if args.quantize:
         quantization = {"group_size": args.q_group_size, "bits": args.q_bits, "mode": "affine"}

@@ -471,3 +471,25 @@ def test_the_model_card_names_source_and_size(make_checkpoint):
     card = (target / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\n") and f"| Source | {source} |" in card and "8 bit, groups of 64" in card
     assert "2 tensors of the projector" in card and "parameters" in card
+    # 96 inputs: o_proj and down_proj of both layers
+    assert "scales in bfloat16: 12 matrices; 4 whose rows are no multiple of the group stay as they are |" in card
+    assert r"| End tokens | 3, 5, 302; <\|im_end\|> (302) added: " in card  # a bare bar would end the cell
+
+
+def test_norms_of_another_number_format_are_kept_and_said(make_checkpoint):
+    tensors = {name: v.astype(mx.float32) if v.ndim == 1 else v for name, v in text_tensors().items()}
+    code, target = convert(make_checkpoint(tensors=tensors), "--no-quantize")
+    assert code == 0 and same(load_all(target), tensors)
+    assert json.loads((target / "config.json").read_text())["torch_dtype"] == "bfloat16"
+    assert "| Numbers | bfloat16 and float32 |" in (target / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("bits", "group"), [(2, 32), (3, 64), (5, 32), (6, 64), (8, 64), (8, 128)])
+def test_a_folded_glm4_is_quantized_as_mlx_lm_does_it(make_checkpoint, tmp_path, bits, group):
+    source = make_checkpoint("text-only", peri_ln_tensors(), **PERI_LN)
+    _, plain = convert(source, "--no-quantize")
+    settings = {"quantize": True, "q_bits": bits, "q_group_size": group}
+    mlx_lm.convert(str(plain), str(tmp_path / "theirs"), **settings)
+    flags = ["--force", "--q-bits", str(bits), "--q-group-size", str(group)]
+    code, target = convert(source, *flags)
+    assert code == 0 and same(load_all(target), load_all(tmp_path / "theirs"))
