@@ -4,6 +4,9 @@ A template is a program that came with the checkpoint. It runs in jinja2's sandb
 """
 
 import json
+import signal
+import threading
+from contextlib import contextmanager
 from datetime import datetime
 
 from jinja2.exceptions import SecurityError, TemplateError
@@ -11,6 +14,31 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.nodes import Scope
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
+
+SECONDS = 2.0  # of computing; a template takes milliseconds
+
+
+class TooSlow(BaseException):
+    """A template that goes on and on. No Exception, so that nobody takes it for one that refuses a dialogue."""
+
+
+@contextmanager
+def limited():
+    """Raise TooSlow inside once SECONDS are computed away: a sandbox bounds no loops within loops."""
+    if threading.current_thread() is not threading.main_thread():  # where no signal can be taken
+        yield
+        return
+
+    def stop(*_):
+        raise TooSlow(f"it computes for more than {SECONDS:g} s")
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def compiled(template, names):

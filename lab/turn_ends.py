@@ -14,6 +14,9 @@ from lab.headers import shown
 
 GENERATION = "generation_config.json"
 STAND_IN = "answer-stands-here"
+# What to stop at by NAVER's model cards of Think-14B and Text-Instruct: an answer's end, and a tool call's.
+STOPS = ("<|endofturn|>", "<|stop|>")
+BLOCK_END, THOUGHTS = "<|im_end|>", "assistant/think"  # in those, a block of thoughts ends as every block does
 TOOL = {"name": "call", "description": "A call.", "parameters": {"type": "object", "properties": {}}}
 
 
@@ -112,16 +115,29 @@ def closing_tokens(files, tokens):
     if not template or not tokens:
         return [], None
     try:
-        render = template_sandbox.compiled(template, special_names(files))
-        prompt = render([{"role": "user", "content": "?"}], add_generation_prompt=True)
-        after = after_stand_in(render, answers())
-    except Exception as error:  # a template can fail in ways without end, and no end token hangs on most of them
+        with template_sandbox.limited():
+            found = closings(template_sandbox.compiled(template, special_names(files)), tokens)
+        return named_stops(found, template, tokens), None
+    except (Exception, template_sandbox.TooSlow) as error:  # it can fail in ways without end
         reason = shown(next(iter(str(error).splitlines()), type(error).__name__))
         return [], f"the chat template does not say how a turn ends ({reason})"
-    found = [closing_of_answer(after, prompt, tokens)]
+
+
+def named_stops(found, template, tokens):
+    """`found` with STOPS where the template writes the first of them, after whatever turns that is."""
+    if STOPS[0] not in template:
+        return found
+    kept = [text for text in found if text != BLOCK_END or THOUGHTS not in template]
+    return list(dict.fromkeys([*kept, *(text for text in STOPS if text in tokens)]))
+
+
+def closings(render, tokens):
+    """The texts of the tokens that a template closes an answer and a tool call with."""
+    prompt = render([{"role": "user", "content": "?"}], add_generation_prompt=True)
+    found = [closing_of_answer(after_stand_in(render, answers()), prompt, tokens)]
     with suppress(Exception):  # it means no more than a template that knows no tools
         found.append(closing_of_call(after_stand_in(render, calls()), prompt, tokens))
-    return [text for text in dict.fromkeys(found) if text], None
+    return [text for text in dict.fromkeys(found) if text]
 
 
 def special_names(files):

@@ -65,6 +65,10 @@ def test_where_nothing_is_missing_the_file_stays():
 def test_what_ends_thoughts_alone_ends_no_answer():
     """Think-14B: a stop at <|im_end|> would cut every answer off after its thoughts."""
     assert turn_ends.find(files(TURNS), [], 320).ids == (8, 7)
+    # Nor where the template closes past answers alone so, and knows no tools; NAVER's model cards name both.
+    past = "{% for m in messages %}{{ m.content }}<|im_end|>{% if not loop.last %}<|endofturn|>{% endif %}{% endfor %}"
+    assert turn_ends.find(files(past + "{# assistant/think #}"), [], 320).ids == (8, 7)
+    assert turn_ends.find(files(past), [], 320).ids == (2, 8, 7)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +110,13 @@ def test_a_template_that_does_not_say_it_is_told(template, reason):
     ends = turn_ends.find(files(template, {"eos_token_id": 3}), [], 320)
     assert ends.ids == (3,) and ends.generation is None
     assert ends.said[0].startswith("the chat template does not say how a turn ends (") and reason in ends.said[0]
+
+
+def test_a_template_without_end_is_cut_off(monkeypatch):
+    monkeypatch.setattr(template_sandbox, "SECONDS", 0.05)
+    loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% set x = i %}{% endfor %}{% endfor %}"
+    ends = turn_ends.find(files(loops), [2], 320)
+    assert ends.ids == (2,) and "(it computes for more than 0.05 s)" in ends.said[0]
 
 
 def test_ids_without_a_template_and_beyond_the_vocabulary():
