@@ -16,7 +16,9 @@ def check(carried, folder):
         content = read_json(file, checkpoints.AGAIN)
         if not isinstance(content, dict):
             raise LabError(f"{file}:1: not a JSON object; {checkpoints.AGAIN}")
-        if file.name == "tokenizer_config.json" and "AutoTokenizer" in (content.get("auto_map") or {}):
+        # transformers takes a bare list for a tokenizer's, too (tokenization_auto.py), and trips over anything else.
+        remote = content.get("auto_map", {}) if file.name == "tokenizer_config.json" else {}
+        if not isinstance(remote, dict) or "AutoTokenizer" in remote:
             what = "its auto_map asks for a tokenizer in Python code that comes with the checkpoint"
             raise LabError(f"{file}: {what}; take that entry out, or use a checkpoint with a stock tokenizer")
         if file.name == "generation_config.json":

@@ -30,7 +30,7 @@ def run(plan, build, args):
     tell_speed(todo, time.monotonic() - started)
     write_json(build.folder / checkpoints.INDEX, plan.index())
     write_json(build.folder / "config.json", plan.config)
-    carried = checkpoints.carried_files(plan.source.folder)
+    carried = turn_ends.kept(checkpoints.carried_files(plan.source.folder), plan.model.ends)
     for name in set(checkpoints.CARRIED) - {path.name for path in carried}:
         (build.folder / name).unlink(missing_ok=True)  # of an earlier try, and since gone from the source
     for path in carried:

@@ -68,6 +68,11 @@ def find(files, from_config, vocabulary):
     return Ends(ids, tuple(said), None if same else {**source, "eos_token_id": list(ids)})
 
 
+def kept(paths, ends):
+    """Those of the source's files that go along as they are."""
+    return [path for path in paths if path.name != GENERATION or ends.generation is None]
+
+
 def write(ends, folder):
     """Write generation_config.json into `folder`, where it is to be another one than the source's."""
     if ends.generation is not None:

@@ -11,6 +11,7 @@ import pytest
 
 from lab.device import mx  # isort: skip  (first: it puts the fast BLAS in front)
 import mlx_lm
+import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.models import llama
 
@@ -29,6 +30,7 @@ from lab.cli import CheckFailed, finish, sha256
 from tests.small_checkpoints import (
     PERI_LN,
     convert,
+    edit_json,
     flip,
     load_all,
     peri_ln_tensors,
@@ -303,6 +305,8 @@ def test_what_a_hand_has_put_into_the_partial_folder_stays(make_checkpoint, caps
         ("generation_config.json", "[]", "generation_config.json:1: not a JSON object"),
         ("generation_config.json", '{"eos_token_id": {"a": [1]}}', "eos_token_id is {'a': [1]}, not a token id"),
         ("tokenizer_config.json", "[]", "tokenizer_config.json:1: not a JSON object"),
+        ("tokenizer_config.json", '{"auto_map": ["x.Y", null]}', "in Python code that comes with"),
+        ("tokenizer_config.json", '{"auto_map": 5}', "take that entry out"),
         (
             "tokenizer_config.json",
             '{"auto_map": {"AutoTokenizer": ["x.Y", null]}}',
@@ -314,6 +318,24 @@ def test_what_travels_along_is_checked_before_any_work(make_checkpoint, capsys, 
     source = make_checkpoint()
     (source / file).write_text(content, encoding="utf-8")
     assert message in refused(capsys, source) and not (source.parent / "target.partial").exists()
+
+
+def test_an_auto_map_that_names_no_tokenizer_asks_for_no_code(make_checkpoint):
+    source = make_checkpoint()
+    for content in ({}, {"AutoProcessor": "x.Y"}):
+        edit_json(source / "tokenizer_config.json", auto_map=content)
+        assert convert(source, "--dry-run")[0] == 0
+
+
+def test_a_fold_is_computed_in_float32_and_rounded_once(make_checkpoint):
+    tensors = peri_ln_tensors()
+    _, target = convert(make_checkpoint("text-only", tensors, **PERI_LN), "--no-quantize")
+    found, query = load_all(target), "model.layers.1.self_attn.q_proj.weight"
+    for name, factor in ((query, 0.15 * 24**0.5), ("model.embed_tokens.weight", 10.0), ("lm_head.weight", 0.125)):
+        wanted = (np.array(tensors[name].astype(mx.float32)) * np.float32(factor)).astype(np.float32)
+        assert mx.array_equal(found[name], mx.array(wanted).astype(mx.bfloat16)).item()
+    twice = (tensors[query] * mx.array(0.15, mx.bfloat16)) * mx.array(24**0.5, mx.bfloat16)
+    assert not mx.array_equal(found[query], twice).item()
 
 
 def test_special_tokens_that_are_none(make_checkpoint, capsys):
