@@ -1,24 +1,20 @@
 """Settings that some loader of these checkpoints computes with, and neither transformers, nor mlx-lm's llama or glm4.
 
-Sources: vLLM 0.11 (models/hyperclovax.py: logit_scale, dual_chunk_attention_config; sliding_window for every model),
-NAVER's hcx-vllm-plugin (interleaved_sliding_window). A multiplier or cap of another name is one more that nobody folds.
+Sources: vLLM (models/hyperclovax.py: logit_scale, dual_chunk_attention_config; sliding_window of every model) and
+NAVER's hcx-vllm-plugin (interleaved_sliding_window). What no loader reads is harmless, and passed over as they do.
 """
-
-import re
 
 from lab.headers import shown
 
-KNOWN = re.compile(
-    r"logit_scale|dual_chunk_attention_config|interleaved_sliding_window|\w+_multiplier|\w*soft_?cap(ping)?"
-)
+KNOWN = ("logit_scale", "dual_chunk_attention_config", "interleaved_sliding_window")
 
 
-def faults(text, read):
-    """Faults: what of the text model's settings changes what is computed, apart from those that are `read`."""
+def faults(text):
+    """Faults: what of the text model's settings changes what is computed."""
     found = [
         f"{key} is {shown(repr(value))}, and mlx-lm's llama and glm4 have none"
-        for key, value in text.items()
-        if KNOWN.fullmatch(key) and key not in read and value not in (None, False, 1, [], {})
+        for key in KNOWN
+        if (value := text.get(key)) not in (None, False, 1, [], {})
     ]
     window, context = text.get("sliding_window"), text.get("max_position_embeddings")
     used = window is not None and text.get("use_sliding_window") is not False

@@ -237,7 +237,7 @@ def _float32(value):
 
 def _not_in_stock(settings):
     """Faults: what neither llama nor glm4 computes, and what the stock torch llama would not read."""
-    text, faults = settings.text, foreign_settings.faults(settings.text, MULTIPLIERS)
+    text, faults = settings.text, foreign_settings.faults(settings.text)
     if text.get("hidden_act", "silu") not in ("silu", "swish"):  # one function, two names
         faults.append(f"{said('hidden_act', text['hidden_act'])} (neutral: 'silu')")
     layers = text.get("layer_types") or [FULL]

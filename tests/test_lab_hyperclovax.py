@@ -393,8 +393,6 @@ REFUSED = [
     ({"model_type": "llama", "logits_scaling": 2.0}, "logits_scaling is 2.0, and a llama has none"),
     ({"model_type": "llama", "use_post_norm": True}, "use_post_norm is true, and a llama has none"),
     ({"logit_scale": 0.5}, "logit_scale is 0.5, and mlx-lm's llama and glm4 have none"),
-    ({"key_multiplier": 2}, "key_multiplier is 2, and mlx-lm's"),
-    ({"final_logit_softcapping": 30.0}, "final_logit_softcapping is 30.0, and mlx-lm's"),
     ({"dual_chunk_attention_config": {"chunk_size": 8}}, "dual_chunk_attention_config is {'chunk_size': 8}, and"),
     ({"interleaved_sliding_window": [64, None]}, "interleaved_sliding_window is [64, None], and mlx-lm's"),
     ({"sliding_window": 64}, "sliding_window is 64, and mlx-lm's llama and glm4 have none"),
@@ -414,7 +412,8 @@ def test_what_cannot_be_expressed_is_refused_by_name(changes, message):
         {"hidden_act": "swish"},  # the same function
         {"sliding_window": 128},  # no token is further away
         {"sliding_window": 64, "use_sliding_window": False},
-        {"logit_scale": 1.0, "key_multiplier": None, "attn_logit_softcapping": False},
+        {"logit_scale": 1.0, "interleaved_sliding_window": None, "dual_chunk_attention_config": {}},
+        {"lr_multiplier": 2.0, "text_model_name_or_path": "x"},  # no loader reads them
         {"embedding_multiplier": 1 + 1e-9, "logits_scaling": 1 - 1e-9},  # 1 in float32, in which it is folded
         {"padded_vocab_size": 512, "vocab_size": 320},  # but the tensors are not padded
         {"attention_dropout": 0.1, "initializer_range": 0.02, "pretraining_tp": 1, "use_cache": True},
