@@ -5,18 +5,32 @@ from lab.cli import LabError, read_json
 
 
 def check(carried, folder):
-    """Raise LabError for a missing tokenizer, for JSON files that are none, and where a file asks for remote code."""
+    """{name: content} of the JSON files and the chat template among them.
+
+    Raises LabError for a missing tokenizer, for JSON files that are none, and where a file asks for remote code.
+    """
+    contents = {}
     if not any(file.name in ("tokenizer.json", "tokenizer.model", "vocab.json") for file in carried):
         raise LabError(f"{folder}: no tokenizer.json in it; {checkpoints.AGAIN}")
     for file in (file for file in carried if file.suffix == ".json"):
         content = read_json(file, checkpoints.AGAIN)
         if not isinstance(content, dict):
             raise LabError(f"{file}:1: not a JSON object; {checkpoints.AGAIN}")
-        if file.name == "tokenizer_config.json" and "AutoTokenizer" in (content.get("auto_map") or {}):
+        # transformers takes a bare list for a tokenizer's, too (tokenization_auto.py), and trips over anything else.
+        remote = content.get("auto_map", {}) if file.name == "tokenizer_config.json" else {}
+        if not isinstance(remote, dict) or "AutoTokenizer" in remote:
             what = "its auto_map asks for a tokenizer in Python code that comes with the checkpoint"
             raise LabError(f"{file}: {what}; take that entry out, or use a checkpoint with a stock tokenizer")
         if file.name == "generation_config.json":
             check_ids(content, file)
+        contents[file.name] = content
+    template = folder / "chat_template.jinja"
+    if template in carried:
+        try:
+            contents[template.name] = template.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise LabError(f"{template}: not UTF-8 (byte {error.start}); {checkpoints.AGAIN}") from error
+    return contents
 
 
 def check_ids(content, path):

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-from lab import building, carried_files, checkpoints, hyperclovax
+from lab import building, carried_files, checkpoints, hyperclovax, turn_ends
 from lab.checkpoints import Tensor
 from lab.cli import LabError, versions
 
@@ -156,9 +156,10 @@ def make_plan(source, args, consumed=None):
     path = source.folder / "config.json"
     model = hyperclovax.text_model(hyperclovax.read_config(path), tensors, path)
     carried = checkpoints.carried_files(source.folder)
-    carried_files.check(carried, source.folder)
+    files = carried_files.check(carried, source.folder)
     carried_files.check_ids(model.config, path)
-    stored = {code: name for name, code in DTYPES.items()}[model.recipes[0].pieces[0].tensor.dtype]
+    model = turn_ends.settled(model, files)
+    stored = {code: name for name, code in DTYPES.items()}[model.dtype]
     config = {**model.config, "torch_dtype": args.dtype or stored}
     if args.quantize:
         quantization = {"group_size": args.q_group_size, "bits": args.q_bits, "mode": "affine"}

@@ -15,6 +15,7 @@ def print_plan(plan, args):
     print_source(plan.model.family, len(plan.read), plan.model.left, args.hf_path)
     for line in plan.model.folded:
         print(f"  folded: {line}")
+    print_ends(plan.model.ends.ids, plan.model.ends.said)
     print(f"reads:  {gigabytes(plan.source_bytes)} in {in_shards(plan.identities)}")
     bits = plan.output_bytes * 8 / plan.parameters
     print(
@@ -38,12 +39,18 @@ def print_source(family, tensors, left, hf_path):
     print(f"{hf_path}: {family}, {tensors} tensors taken, {sum(left.values())} left out ({parts})")
 
 
+def print_ends(ids, said):
+    """Print the end tokens of the result, and which of them the source did not name."""
+    print(f"  ends answers at {', '.join(map(str, ids)) or 'no token'}{''.join(f'; {line}' for line in said)}")
+
+
 def print_summary(folder):
     """Print what a conversion's summary.json says, for people."""
     results = read_json(Path(folder) / places.SUMMARY, "convert again")
     print_source(results["family"], results["tensors"], results["dropped_parts"], results["flags"]["hf_path"])
     for line in results["folded"]:
         print(f"  folded: {line}")
+    print_ends(results["end_tokens"]["ids"], results["end_tokens"]["said"])
     sizes = f"{results['source_bytes'] / 1e6:,.1f} MB -> {results['output_bytes'] / 1e6:,.1f} MB"
     weights = f"{results['bits_per_weight']:.2f} bits per weight"
     print(f"{folder}: {sizes}, {weights}, mlx-lm's {results['architecture']}")

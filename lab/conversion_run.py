@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.util import find_spec
 
-from lab import building, checkpoints, model_card, places
+from lab import building, checkpoints, model_card, places, turn_ends
 from lab.cli import LabError, sha256, write_atomically, write_json, write_summary
 from lab.conversion import Engine
 from lab.conversion_check import check_shard
@@ -37,11 +37,12 @@ def run(plan, build, args):
     tell_speed(todo, time.monotonic() - started)
     write_json(build.folder / checkpoints.INDEX, plan.index())
     write_json(build.folder / "config.json", plan.config)
-    carried = checkpoints.carried_files(plan.source.folder)
+    carried = turn_ends.kept(checkpoints.carried_files(plan.source.folder), plan.model.ends)
     for name in set(checkpoints.CARRIED) - {path.name for path in carried}:
         (build.folder / name).unlink(missing_ok=True)  # of an earlier try, and since gone from the source
     for path in carried:
         write_atomically(build.folder / path.name, path.read_bytes())
+    turn_ends.write(plan.model.ends, build.folder)
     write_atomically(build.folder / "README.md", model_card.text(plan, args))
     results = results_of(plan, build)
     results["prompt"] = answering.result().PROMPT
@@ -170,6 +171,7 @@ def results_of(plan, build):
         "architecture": plan.config["model_type"],
         "family": plan.model.family,
         "folded": plan.model.folded,
+        "end_tokens": {"ids": list(plan.model.ends.ids), "said": list(plan.model.ends.said)},
         "tensors": len(plan.read),
         "dropped": sum(plan.model.left.values()),
         "dropped_parts": plan.model.left,

@@ -5,16 +5,15 @@ the weights (source: transformers 5.23, models/hyperclovax). What cannot be expr
 guessed. Plain Python on config and headers: no value is touched.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 from lab import folding, keymaps
 from lab.cli import LabError
 from lab.folding import Piece, Recipe
-from lab.textconfig import VISION_V1, VISION_V2, read_config, read_settings
+from lab.textconfig import VISION_V2, read_config, read_settings
 
 __all__ = ["Piece", "Recipe", "TextModel", "read_config", "text_model"]
-PREFIXES = {None: keymaps.TEXT}
-PREFIXES |= dict.fromkeys(VISION_V2, keymaps.VISION_V2) | dict.fromkeys(VISION_V1, keymaps.VISION_V1)
 OPTIONAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -24,7 +23,8 @@ class TextModel:
 
     `config` is mlx-lm's config.json without quantization and dtype; `recipes` are in the order in which the
     source is read, that of their first pieces; `left` is {what: how many tensors left out}; `folded` holds
-    sentences for the model card; `family` says what kind of checkpoint it is, for people.
+    sentences for the model card; `family` says what kind of checkpoint it is, for people. `ends` is a turn_ends.Ends,
+    once the files beside the weights are known.
     """
 
     config: dict
@@ -32,6 +32,15 @@ class TextModel:
     left: dict
     folded: list
     family: str
+    ends: object = None
+
+    @property
+    def dtype(self):
+        """The number format, as safetensors names it, of most numbers that are read: norms may be kept in another one."""
+        numbers = Counter()
+        for piece in (piece for recipe in self.recipes for piece in recipe.pieces):
+            numbers[piece.tensor.dtype] += piece.tensor.size
+        return max(numbers, key=numbers.get)
 
 
 def text_model(config, tensors, path):
@@ -40,12 +49,13 @@ def text_model(config, tensors, path):
     `path` is that config.json, for messages. Raises LabError that lists every fault of config and tensors.
     """
     settings = read_settings(config, path)
-    text, left, misfits = keymaps.sort_tensors(tensors, PREFIXES[settings.container])
+    text, left, misfits = keymaps.sort_tensors(tensors, keymaps.VISION if settings.container else keymaps.TEXT)
     post_norms, tied = _has_post_norms(settings, text), _is_tied(settings, text)
     if post_norms:
         settings.faults += _not_in_glm4(settings)
         misfits += _unlike_pairs(text)
     if settings.sizes:
+        _take_padding(settings, text)
         layer = keymaps.layer_shapes(settings.sizes, post_norms, settings.attention_bias, settings.mlp_bias)
         misfits += keymaps.misfits(text, settings.sizes, layer, head=not tied)
     _refuse(settings.faults, misfits, path)
@@ -69,6 +79,13 @@ def _has_post_norms(settings, text):
     if settings.post_norms is False and found:
         settings.faults.append("use_post_norm is false, but there are post_norm1 or post_norm2 tensors")
     return found and settings.kind != "llama"
+
+
+def _take_padding(settings, text):
+    """NAVER's own code and vLLM build the embeddings with padded_vocab_size rows where it is given, transformers does not."""
+    padded, table = settings.text.get("padded_vocab_size"), text.get(keymaps.EMBEDDING)
+    if table is not None and table.shape[:1] == (padded,):
+        settings.sizes["vocab_size"] = padded
 
 
 def _is_tied(settings, text):

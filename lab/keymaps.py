@@ -14,23 +14,26 @@ POST_NORMS = ("post_norm1", "post_norm2")
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # (prefix in a checkpoint, prefix of the plain name), the most particular first.
 TEXT = (("model.", "model."), ("lm_head.", "lm_head."))
-VISION_V2 = (  # Think-32B
-    ("model.language_model.model.", "model."),  # as on the hub
+VISION = (  # Think-32B, Vision-Instruct-3B, Omni-8B
+    ("model.language_model.model.", "model."),  # Think-32B on the hub
     ("model.language_model.lm_head.", "lm_head."),
     ("model.language_model.", "model."),  # as transformers saves it again
+    ("language_model.model.", "model."),  # Vision-Instruct-3B; vLLM takes Think-32B so, too
+    ("language_model.lm_head.", "lm_head."),
     ("lm_head.", "lm_head."),
 )
-VISION_V1 = (("language_model.model.", "model."), ("language_model.lm_head.", "lm_head."))  # Vision-Instruct-3B
-LEFT = {  # prefixes of what is no part of the text model
-    "model.vision_model.": "vision tower",
-    "model.vision_tower.": "vision tower",
-    "model.mm_projector.": "projector",
-    "model.vision_projector.": "projector",
-    "model.projector.": "projector",  # how transformers 5.23 saves a loaded mm_projector again
+PARTS = {  # what is no part of the text model; with or without "model." before it
     "vision_model.": "vision tower",
+    "vision_tower.": "vision tower",
     "mm_projector.": "projector",
+    "vision_projector.": "projector",
+    "projector.": "projector",  # how transformers 5.23 saves a loaded mm_projector again
     "image_newline": "image newline",
-    "model.image_newline": "image newline",
+    "discrete_vision_model.": "discrete vision model",  # these of Omni-8B (source: OmniServe's model_converter)
+    "audio_model.": "audio tower",
+    "audio_projector.": "projector",
+    "discrete_audio_model.": "discrete audio model",
+    "video_audio_compressor.": "compressor",
 }
 
 
@@ -45,9 +48,10 @@ def sort_tensors(tensors, prefixes):
     `tensors` is {name: Tensor}. A fault is a tensor that no layout has, or one that is there under two names.
     """
     text, left, faults = {}, Counter(), []
-    outside = LEFT if prefixes is not TEXT else {}
+    outside = PARTS if prefixes is not TEXT else {}
     for name, tensor in tensors.items():
-        part = next((label for prefix, label in outside.items() if name.startswith(prefix)), None)
+        bare = name.removeprefix("model.")
+        part = next((label for prefix, label in outside.items() if bare.startswith(prefix)), None)
         if part or name.endswith(".rotary_emb.inv_freq"):
             left[part or "rotary buffers"] += 1
             continue

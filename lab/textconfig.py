@@ -6,8 +6,10 @@ Where a setting is missing, the default is that of transformers 5.23 (models/hyp
 import json
 import math
 import re
+import struct
 from dataclasses import dataclass, field
 
+from lab import foreign_settings
 from lab.cli import LabError
 from lab.headers import LIMIT, open_file, shown
 
@@ -223,16 +225,20 @@ def _factors(text, head_dim, faults):
         if not _is_number(value) or not FLOAT32[0] < value < FLOAT32[1]:
             faults.append(f"{said(key, value)}, not a positive number that float32 holds")
         elif key != "attention_multiplier":
-            factors |= {key: float(value)} if value != 1 else {}
+            factors |= {key: float(value)} if _float32(value) != 1 else {}
         elif head_dim and not math.isclose(value, head_dim**-0.5, rel_tol=1e-6):  # configs round the root
             factors[key] = value * math.sqrt(head_dim)
     return factors
 
 
+def _float32(value):
+    return struct.unpack("f", struct.pack("f", value))[0]
+
+
 def _not_in_stock(settings):
     """Faults: what neither llama nor glm4 computes, and what the stock torch llama would not read."""
-    text, faults = settings.text, []
-    if text.get("hidden_act", "silu") != "silu":
+    text, faults = settings.text, foreign_settings.faults(settings.text)
+    if text.get("hidden_act", "silu") not in ("silu", "swish"):  # one function, two names
         faults.append(f"{said('hidden_act', text['hidden_act'])} (neutral: 'silu')")
     layers = text.get("layer_types") or [FULL]
     other = {str(kind) for kind in (layers if isinstance(layers, list) else [layers])} - {FULL}

@@ -32,6 +32,7 @@ from lab.cli import CheckFailed, LabError, finish, sha256
 from tests.small_checkpoints import (
     PERI_LN,
     convert,
+    edit_json,
     flip,
     load_all,
     peri_ln_tensors,
@@ -81,15 +82,15 @@ def test_plain_mlx_lm_loads_and_the_rest_travels_along(make_checkpoint, tokenize
     source = make_checkpoint()
     code, target = convert(source)
     model, tokenizer, config = mlx_lm.load(str(target), return_config=True)
-    assert code == 0 and isinstance(model, llama.Model) and config["eos_token_id"] == [3, 5]
+    assert code == 0 and isinstance(model, llama.Model) and config["eos_token_id"] == [3, 5, 302]
     for path in tokenizer_files.iterdir():
-        assert (target / path.name).read_bytes() == path.read_bytes()
+        assert path.name == "generation_config.json" or (target / path.name).read_bytes() == path.read_bytes()
     assert tokenizer.apply_chat_template([{"role": "user", "content": "안녕"}], tokenize=False).startswith(
         "<|im_start|>"
     )
     config = json.loads((target / "config.json").read_text())
     assert config["model_type"] == "llama" and config["tie_word_embeddings"] is False
-    assert (config["eos_token_id"], config["pad_token_id"], "bos_token_id" in config) == (3, 0, False)
+    assert (config["eos_token_id"], config["pad_token_id"], "bos_token_id" in config) == ([3, 5, 302], 0, False)
 
 
 @pytest.mark.parametrize("kind", ["embedded", "32B saved again", "14B"])
@@ -330,6 +331,8 @@ def test_what_a_hand_has_put_into_the_partial_folder_stays(make_checkpoint, caps
         ("generation_config.json", "[]", "generation_config.json:1: not a JSON object"),
         ("generation_config.json", '{"eos_token_id": {"a": [1]}}', "eos_token_id is {'a': [1]}, not a token id"),
         ("tokenizer_config.json", "[]", "tokenizer_config.json:1: not a JSON object"),
+        ("tokenizer_config.json", '{"auto_map": ["x.Y", null]}', "in Python code that comes with"),
+        ("tokenizer_config.json", '{"auto_map": 5}', "take that entry out"),
         (
             "tokenizer_config.json",
             '{"auto_map": {"AutoTokenizer": ["x.Y", null]}}',
@@ -341,6 +344,24 @@ def test_what_travels_along_is_checked_before_any_work(make_checkpoint, capsys, 
     source = make_checkpoint()
     (source / file).write_text(content, encoding="utf-8")
     assert message in refused(capsys, source) and not (source.parent / "target.partial").exists()
+
+
+def test_an_auto_map_that_names_no_tokenizer_asks_for_no_code(make_checkpoint):
+    source = make_checkpoint()
+    for content in ({}, {"AutoProcessor": "x.Y"}):
+        edit_json(source / "tokenizer_config.json", auto_map=content)
+        assert convert(source, "--dry-run")[0] == 0
+
+
+def test_a_fold_is_computed_in_float32_and_rounded_once(make_checkpoint):
+    tensors = peri_ln_tensors()
+    _, target = convert(make_checkpoint("text-only", tensors, **PERI_LN), "--no-quantize")
+    found, query = load_all(target), "model.layers.1.self_attn.q_proj.weight"
+    for name, factor in ((query, 0.15 * 24**0.5), ("model.embed_tokens.weight", 10.0), ("lm_head.weight", 0.125)):
+        wanted = (np.array(tensors[name].astype(mx.float32)) * np.float32(factor)).astype(np.float32)
+        assert mx.array_equal(found[name], mx.array(wanted).astype(mx.bfloat16)).item()
+    twice = (tensors[query] * mx.array(0.15, mx.bfloat16)) * mx.array(24**0.5, mx.bfloat16)
+    assert not mx.array_equal(found[query], twice).item()
 
 
 def test_special_tokens_that_are_none(make_checkpoint, capsys):
@@ -498,3 +519,25 @@ def test_the_model_card_names_source_and_size(make_checkpoint):
     card = (target / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\n") and f"| Source | {source} |" in card and "8 bit, groups of 64" in card
     assert "2 tensors of the projector" in card and "parameters" in card
+    # 96 inputs: o_proj and down_proj of both layers
+    assert "scales in bfloat16: 12 matrices; 4 whose rows are no multiple of the group stay as they are |" in card
+    assert r"| End tokens | 3, 5, 302; <\|im_end\|> (302) added: " in card  # a bare bar would end the cell
+
+
+def test_norms_of_another_number_format_are_kept_and_said(make_checkpoint):
+    tensors = {name: v.astype(mx.float32) if v.ndim == 1 else v for name, v in text_tensors().items()}
+    code, target = convert(make_checkpoint(tensors=tensors), "--no-quantize")
+    assert code == 0 and same(load_all(target), tensors)
+    assert json.loads((target / "config.json").read_text())["torch_dtype"] == "bfloat16"
+    assert "| Numbers | bfloat16 and float32 |" in (target / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("bits", "group"), [(2, 32), (3, 64), (5, 32), (6, 64), (8, 64), (8, 128)])
+def test_a_folded_glm4_is_quantized_as_mlx_lm_does_it(make_checkpoint, tmp_path, bits, group):
+    source = make_checkpoint("text-only", peri_ln_tensors(), **PERI_LN)
+    _, plain = convert(source, "--no-quantize")
+    settings = {"quantize": True, "q_bits": bits, "q_group_size": group}
+    mlx_lm.convert(str(plain), str(tmp_path / "theirs"), **settings)
+    flags = ["--force", "--q-bits", str(bits), "--q-group-size", str(group)]
+    code, target = convert(source, *flags)
+    assert code == 0 and same(load_all(target), load_all(tmp_path / "theirs"))

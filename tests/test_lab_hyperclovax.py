@@ -392,6 +392,11 @@ REFUSED = [
     ({"quantization_config": {"bits": 4}}, "quantized already"),
     ({"model_type": "llama", "logits_scaling": 2.0}, "logits_scaling is 2.0, and a llama has none"),
     ({"model_type": "llama", "use_post_norm": True}, "use_post_norm is true, and a llama has none"),
+    ({"logit_scale": 0.5}, "logit_scale is 0.5, and mlx-lm's llama and glm4 have none"),
+    ({"dual_chunk_attention_config": {"chunk_size": 8}}, "dual_chunk_attention_config is {'chunk_size': 8}, and"),
+    ({"interleaved_sliding_window": [64, None]}, "interleaved_sliding_window is [64, None], and mlx-lm's"),
+    ({"sliding_window": 64}, "sliding_window is 64, and mlx-lm's llama and glm4 have none"),
+    ({"sliding_window": "x", "use_sliding_window": True}, "sliding_window is 'x', and"),
 ]
 
 
@@ -399,6 +404,45 @@ REFUSED = [
 def test_what_cannot_be_expressed_is_refused_by_name(changes, message):
     error = refusal({**TEXT, **changes}, named(shapes_of()))
     assert error.startswith(f"{PATH}: ") and message in error
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_act": "swish"},  # the same function
+        {"sliding_window": 128},  # no token is further away
+        {"sliding_window": 64, "use_sliding_window": False},
+        {"logit_scale": 1.0, "interleaved_sliding_window": None, "dual_chunk_attention_config": {}},
+        {"lr_multiplier": 2.0, "text_model_name_or_path": "x"},  # no loader reads them
+        {"embedding_multiplier": 1 + 1e-9, "logits_scaling": 1 - 1e-9},  # 1 in float32, in which it is folded
+        {"padded_vocab_size": 512, "vocab_size": 320},  # but the tensors are not padded
+        {"attention_dropout": 0.1, "initializer_range": 0.02, "pretraining_tp": 1, "use_cache": True},
+    ],
+)
+def test_what_changes_nothing_is_taken(changes):
+    model = plan(**changes)
+    assert model.config == plan().config and factors(model) == {} and model.folded == []
+
+
+def test_padded_embeddings_are_taken_as_they_are():
+    """NAVER's own code builds padded_vocab_size rows, whatever vocab_size says."""
+    shapes = {name: (384, 64) if shape == (320, 64) else shape for name, shape in shapes_of().items()}
+    assert plan(tensors=named(shapes), padded_vocab_size=384).config["vocab_size"] == 384
+    assert "wanted is (320, 64)" in refusal({**TEXT, "padded_vocab_size": 512}, named(shapes))
+
+
+@pytest.mark.parametrize("outer", ["vlm", "hyperclovax_vlm"])
+@pytest.mark.parametrize("there", ["model.", ""])
+def test_an_omni_model_is_its_text_part_with_or_without_the_outer_prefix(outer, there):
+    """Source of the names: the converter of NAVER's OmniServe; vLLM strips the prefix where it is."""
+    layout = ((part, f"{there}language_model.{part}") for part in ("model.", "lm_head."))
+    parts = ("audio_model", "audio_projector", "discrete_audio_model", "discrete_vision_model", "mm_projector")
+    parts = (*parts, "vision_model", "video_audio_compressor")
+    tensors = named(shapes_of(), *layout) | {
+        f"{there}{name}.a": Tensor(f"{there}{name}.a", "I64", ()) for name in parts
+    }
+    model = text_model({"model_type": outer, "text_config": TEXT}, tensors, PATH)
+    assert model.config == plan().config and sum(model.left.values()) == 7 and model.left["projector"] == 2
 
 
 @pytest.mark.parametrize(
