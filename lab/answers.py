@@ -10,6 +10,7 @@ from itertools import takewhile
 from jinja2 import TemplateError
 
 from lab.cli import LabError
+from lab.turn_ends import closing_of_answer
 
 STAND_IN = "answer-stands-here"
 THINK, END_OF_THINK = "<think>", "</think>"
@@ -58,10 +59,11 @@ def turn_ends(tokenizer):
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
     try:
         closing = _around(tokenizer, turns, "the chat template", {})[1]
+        prompt = render(tokenizer, turns[:1], "the chat template", add_generation_prompt=True)
     except LabError:
         return []
-    first = tokenizer.encode(closing, add_special_tokens=False)[:1]
-    return tokenizer.convert_ids_to_tokens([token for token in first if token in tokenizer.all_special_ids])
+    found = closing_of_answer(closing, prompt, tokenizer.all_special_tokens)
+    return [found] if found else []
 
 
 def exchange(tokenizer, messages, where, template):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.answers import turn_ends
 from lab.chat import encode_row, prompt_tokens
 from lab.cli import LabError
 from lab.models import load_tokenizer
@@ -296,3 +297,10 @@ def test_a_tokenizer_that_puts_a_space_before_every_text(tmp_path):
     (sequence,) = masked(wrapped, turns("hi", "there"))
     own = wrapped.convert_ids_to_tokens(sequence.tokens[sequence.trained].tolist())
     assert "".join(own) == "there</s>"
+
+
+@pytest.mark.parametrize("template", sorted(ENDS))
+def test_a_turn_ends_with_one_token_and_thoughts_end_no_turn(speaking, template):
+    """Of <|im_end|><|endofturn|> the first ends a 14B's thoughts, too: stopping there, it would never answer."""
+    wanted = [] if template == "alpaca" else ENDS[template][:1]  # alpaca's writes no token behind an answer
+    assert turn_ends(speaking(template)) == wanted
