@@ -73,7 +73,8 @@ def _from_hub(repository, revision, info):
             check_small(folder / name, listed[name])
     shards = shards_of(folder)
     if missing := [shard for shard in shards if shard not in listed]:
-        what = f"the commit {info.sha} lacks what its index names: {', '.join(missing[:20])}"
+        named = "what its index names:" if INDEX in listed else f"{INDEX} and"
+        what = f"the commit {info.sha} lacks {named} {', '.join(missing[:20])}"
         raise LabError(f"{repository}: {what}; choose another --revision")
     digests = {shard: listed[shard].lfs.sha256 for shard in shards if listed[shard].lfs}
     sizes = {shard: listed[shard].size for shard in shards if listed[shard].size is not None}
