@@ -175,4 +175,6 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(finish(main))
+    code = finish(main)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C, while threads end, would change the exit code
+    sys.exit(code)

@@ -51,6 +51,8 @@ def print_place(target, force):
         places.refuse_existing(target, force)
     except LabError as error:
         print(f"place:  {error}")
+    if not os.access(existing(target), os.W_OK | os.X_OK):
+        print(f"place:  {existing(target)} cannot be written; choose another folder")
     if (places.partial_of(target) / places.PLAN).is_file():
         print(f"place:  {places.partial_of(target)} is unfinished; the same settings go on with it and need less")
 

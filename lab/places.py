@@ -31,8 +31,9 @@ def refuse_place(target, source):
             raise LabError(f"{target}: is, holds or lies in the source {source}; choose a folder apart from it")
     if target.exists() and not target.is_dir():
         raise LabError(f"{target}: a file; choose a folder")
-    if partial_of(target).is_dir() and not is_ours(partial_of(target)):
-        raise LabError(f"{partial_of(target)}: not from this command, and in its way; move it elsewhere")
+    partial = partial_of(target)
+    if os.path.lexists(partial) and (partial.is_symlink() or not is_ours(partial)):  # it would be moved as a link
+        raise LabError(f"{partial}: not from this command, and in its way; move it elsewhere")
     if replaced_of(target).exists() and not (is_result(replaced_of(target)) or is_ours(replaced_of(target))):
         raise LabError(f"{replaced_of(target)}: not from this command, and in its way; move it elsewhere")
 

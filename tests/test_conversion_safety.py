@@ -7,12 +7,14 @@ import itertools
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import convert_hyperclova
-from lab import building, checkpoints, conversion_plan, conversion_report, hub, places
+from lab import building, checkpoints, conversion_plan, conversion_report, explanations, hub, places
 from lab.cli import LabError, finish, sha256
 from tests import crashes
 from tests.small_checkpoints import convert, flip, refused, write_checkpoint
@@ -142,6 +144,63 @@ def test_two_first_runs_in_one_new_folder(tmp_path):
         with pytest.raises(LabError, match="stop"), other:
             (tmp_path / "deep" / "two.partial").mkdir()
             raise LabError("stop")
+
+
+def test_what_is_in_the_way_of_the_folder_in_the_making(tmp_path):
+    """A link there would be moved as it is: the result would be a link to who knows where."""
+    (tmp_path / "far").mkdir()
+    partial = tmp_path / "model.partial"
+    for make in (lambda: partial.symlink_to("far"), lambda: partial.symlink_to("nowhere"), partial.touch):
+        make()
+        assert f"{partial}: not from this command" in reason(
+            places.refuse_place, tmp_path / "model", tmp_path / "source"
+        )
+        partial.unlink()
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [(404, "check the name"), (410, "check the name"), (429, "wait some minutes"), (503, "wait")],
+)
+def test_the_hub_s_answer_has_a_remedy_that_can_help(status, remedy):
+    hub_errors, httpx2 = pytest.importorskip("huggingface_hub.errors"), pytest.importorskip("httpx2")
+    request = httpx2.Request("GET", "http://localhost")
+    trouble = hub_errors.HfHubHTTPError("no", response=httpx2.Response(status, request=request))
+    with pytest.raises(LabError, match=remedy), explanations.explained("lab/model"):
+        raise trouble
+
+
+def test_an_endpoint_that_was_set_is_named(monkeypatch):
+    """Port 9 of this machine: nobody answers there."""
+    monkeypatch.setattr(explanations.constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(LabError, match="check the network and HF_ENDPOINT"), explanations.explained("lab/model"):
+        raise ConnectionRefusedError("refused")
+
+
+def test_a_token_that_no_header_can_hold(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "한글")
+    assert "the token (HF_TOKEN) is none" in reason(hub.find_source, "lab/no-such-model")
+
+
+def test_a_second_ctrl_c_does_not_change_the_exit_code(small):
+    code = (  # hashing that takes a while, as of gigabytes; the second Ctrl-C comes while its thread ends
+        "import signal, runpy, sys, time, threading, os\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from lab import conversion_run\n"
+        "def check(*_):\n"
+        "    threading.Thread(target=lambda: time.sleep(0.4)).start()\n"
+        "    threading.Thread(target=lambda: (time.sleep(0.2), os.kill(os.getpid(), signal.SIGINT)), daemon=True).start()\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(5)\n"
+        "conversion_run.check_shard = check\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    flags = ["convert_hyperclova.py", "--hf-path", str(small), "--mlx-path", str(small.parent / "target")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *flags], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 75 and done.stderr.count("\n") == 1, (done.returncode, done.stderr)
 
 
 @pytest.fixture
@@ -279,6 +338,11 @@ def test_the_plan_tells_what_lies_at_its_place(small, capsys):
         build.begin({"fingerprint": "one"})
     conversion_report.print_place(small.parent / "other", False)
     assert "other.partial is unfinished" in capsys.readouterr().out
+    locked = Path("/proc/self") if os.geteuid() == 0 else small  # root writes everywhere else
+    small.chmod(0o555)
+    conversion_report.print_place(locked / "model", False)
+    small.chmod(0o755)
+    assert "cannot be written; choose another folder" in capsys.readouterr().out
 
 
 def test_verify_finds_links_and_needs_the_source_it_is_told(small, capsys):
