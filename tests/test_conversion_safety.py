@@ -355,3 +355,11 @@ def test_verify_finds_links_and_needs_the_source_it_is_told(small, capsys):
     assert finish(convert_hyperclova.main, verify) == 3
     assert "model.safetensors: a link that leads out of its folder" in capsys.readouterr().err
     assert json.loads((target / places.SUMMARY).read_text())["files"]
+
+
+def test_every_spoilt_checkpoint_of_the_table_is_refused_in_one_line():
+    """bench/refused.py, whose table stands in docs/RESULTS.md."""
+    from bench import refused as table
+
+    said = {title: table.refusal(spoil) for title, spoil in table.CASES.items()}
+    assert not [title for title, message in said.items() if message == "ACCEPTED" or not message.isprintable()]
