@@ -106,9 +106,14 @@ def refuse_output(args):
 def dry_run(args):
     """Print the plan. No weight is read; of a hub id the small files are fetched and the shards' headers."""
     places.refuse_place(args.mlx_path, args.hf_path)
-    plan = conversion_plan.make_plan(hub.find_source(args.hf_path, args.revision, "headers"), args)
+    source, target = hub.find_source(args.hf_path, args.revision, "headers"), places.resolved(args.mlx_path)
+    if (places.partial_of(target) / places.PLAN).is_file():
+        with building.going_on(target) as build:  # only there it is known what the unfinished run has consumed
+            plan = conversion_plan.make_plan(source, args, consumed_by(build))
+    else:
+        plan = conversion_plan.make_plan(source, args)
     conversion_report.print_plan(plan, args)
-    conversion_report.print_place(places.resolved(args.mlx_path), args.force)
+    conversion_report.print_place(target, args.force)
 
 
 def convert(args):
@@ -120,7 +125,7 @@ def convert(args):
         source = hub.find_source(args.hf_path, args.revision, "later")
         if args.consume_source:
             refuse_consuming(source)
-        consumed = conversion_plan.Consumed(build) if build.said("consumed") else None
+        consumed = consumed_by(build)
         plan = conversion_plan.make_plan(source, args, consumed)
         begin(build, plan, consumed)
         if not build.complete:
@@ -132,6 +137,11 @@ def convert(args):
     if args.output:
         write_atomically(args.output, (args.mlx_path / places.SUMMARY).read_bytes())
     conversion_report.print_summary(args.mlx_path)
+
+
+def consumed_by(build):
+    """The Consumed of an unfinished run, or None where that has deleted no source shard."""
+    return conversion_plan.Consumed(build) if build.said("consumed") else None
 
 
 def begin(build, plan, consumed):

@@ -315,6 +315,17 @@ def test_a_consumed_shard_that_has_another_content_on_the_hub_now(small):
         convert_hyperclova.begin(build, conversion_plan.make_plan(source, args, consumed), consumed)
 
 
+def test_the_plan_of_a_source_that_is_consumed_in_part(small, capsys):
+    """Without the journal it would say that the source is to be downloaded again."""
+    plan, _ = plan_of(hub.Source(small))
+    with building.going_on(small.parent / "target") as build:
+        convert_hyperclova.begin(build, plan, None)
+        build.say("consumed", ONE, {})
+    (small / ONE).unlink()
+    assert convert(small, "--dry-run")[0] == 0, capsys.readouterr().err
+    assert "21 tensors taken" in capsys.readouterr().out
+
+
 def test_the_plan_s_disk_is_what_the_conversion_asks_for(small, capsys):
     """The download counts where it goes onto the same disk, all of it or a shard at a time."""
     path = small / ONE
