@@ -34,8 +34,11 @@ def refuse_place(target, source):
     partial = partial_of(target)
     if os.path.lexists(partial) and (partial.is_symlink() or not is_ours(partial)):  # it would be moved as a link
         raise LabError(f"{partial}: not from this command, and in its way; move it elsewhere")
-    if replaced_of(target).exists() and not (is_result(replaced_of(target)) or is_ours(replaced_of(target))):
-        raise LabError(f"{replaced_of(target)}: not from this command, and in its way; move it elsewhere")
+    replaced = replaced_of(target)
+    if replaced.exists() and not (is_result(replaced) or is_ours(replaced)):
+        raise LabError(f"{replaced}: not from this command, and in its way; move it elsewhere")
+    if is_result(replaced) and target.exists() and not is_result(target):  # else the only result there is would go
+        raise LabError(f"{target}: in the place of the result that waits in {replaced}; move it elsewhere")
 
 
 def refuse_existing(target, force):

@@ -158,6 +158,17 @@ def test_what_is_in_the_way_of_the_folder_in_the_making(tmp_path):
         partial.unlink()
 
 
+def test_what_a_hand_put_in_the_place_of_a_result_that_waits(tmp_path):
+    """A run with --force was killed between its two renames; the old result must not be removed as replaced."""
+    replaced = places.replaced_of(tmp_path / "model")
+    for folder in (replaced, tmp_path / "model"):
+        folder.mkdir()
+    (replaced / places.SUMMARY).write_text('{"flags": {"mlx_path": "model"}}')
+    assert "the result that waits" in reason(places.refuse_place, tmp_path / "model", tmp_path / "source")
+    (tmp_path / "model").rmdir()
+    places.refuse_place(tmp_path / "model", tmp_path / "source")
+
+
 @pytest.mark.parametrize(
     ("status", "remedy"),
     [(404, "check the name"), (410, "check the name"), (429, "wait some minutes"), (503, "wait")],
