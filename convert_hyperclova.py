@@ -15,10 +15,11 @@ import argparse
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 from lab import building, conversion_plan, conversion_report, hub, places
-from lab.cli import STOPPED, LabError, finish, write_atomically
+from lab.cli import STOPPED, LabError, check_place, finish, write_atomically
 
 
 def parse_args(argv):
@@ -52,10 +53,7 @@ def parse_args(argv):
     )
     add("--output", type=Path, help="where a copy of <mlx-path>/summary.json goes")
     args = parser.parse_args(argv)
-    if args.verify and not args.mlx_path:
-        parser.error("--verify needs --mlx-path, the folder to verify")
-    if args.output and (args.verify or args.dry_run):
-        parser.error("--output is for a conversion: the other two write nothing")
+    refuse_useless(parser, args)
     if args.hf_path and Path(args.hf_path).expanduser().is_dir():
         args.hf_path = os.path.expanduser(args.hf_path)
     if not args.verify:
@@ -66,21 +64,56 @@ def parse_args(argv):
     return args
 
 
+def refuse_useless(parser, args):
+    """End with a usage error where a flag is missing, or would be ignored."""
+    given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
+    useless = {
+        "--verify": given - {"verify", "mlx_path", "hf_path"} if args.verify else (),
+        "--dry-run": given & {"output"} if args.dry_run else (),
+        "--no-quantize": () if args.quantize else given & {"q_bits", "q_group_size"},
+    }
+    for mode, names in useless.items():
+        if names:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(names))
+            parser.error(f"{flags}: of no use with {mode}; leave it out")
+    if args.verify and not args.mlx_path:
+        parser.error("--verify needs --mlx-path, the folder to verify")
+    if args.hf_path == "":
+        parser.error("--hf-path is empty; name a local folder or a hub id")
+
+
+def refuse_consuming(source):
+    """Raise LabError where no shard could be deleted, before hours of work and not after them."""
+    try:
+        with tempfile.TemporaryFile(dir=source.folder):
+            pass
+    except OSError as error:
+        what = f"nothing can be deleted in {source.folder} ({error.strerror})"
+        raise LabError(f"--consume-source: {what}; leave the flag out, or make that folder writable") from error
+
+
 def refuse_output(args):
-    """Raise LabError where --output is a folder, or would lie in the source or spoil the result."""
+    """Raise LabError where --output cannot be written, or would lie in the source or spoil the result."""
     if args.output is None or args.output == args.mlx_path / places.SUMMARY:
         return
     path = places.resolved(args.output)
     near = [places.resolved(folder) for folder in (args.hf_path, args.mlx_path)]
     if path.is_dir() or any(folder in path.parents for folder in near):
         raise LabError(f"--output {args.output}: a folder, or inside source or result; name another file")
+    check_place(args.output)
 
 
 def dry_run(args):
     """Print the plan. No weight is read; of a hub id the small files are fetched and the shards' headers."""
     places.refuse_place(args.mlx_path, args.hf_path)
-    plan = conversion_plan.make_plan(hub.find_source(args.hf_path, args.revision, "headers"), args)
+    source, target = hub.find_source(args.hf_path, args.revision, "headers"), places.resolved(args.mlx_path)
+    if (places.partial_of(target) / places.PLAN).is_file():
+        with building.going_on(target) as build:  # only there it is known what the unfinished run has consumed
+            plan = conversion_plan.make_plan(source, args, consumed_by(build))
+    else:
+        plan = conversion_plan.make_plan(source, args)
     conversion_report.print_plan(plan, args)
+    conversion_report.print_place(target, args.force)
 
 
 def convert(args):
@@ -90,7 +123,9 @@ def convert(args):
     with building.going_on(args.mlx_path) as build:
         places.refuse_existing(build.target, args.force)
         source = hub.find_source(args.hf_path, args.revision, "later")
-        consumed = conversion_plan.Consumed(build) if build.said("consumed") else None
+        if args.consume_source:
+            refuse_consuming(source)
+        consumed = consumed_by(build)
         plan = conversion_plan.make_plan(source, args, consumed)
         begin(build, plan, consumed)
         if not build.complete:
@@ -104,16 +139,29 @@ def convert(args):
     conversion_report.print_summary(args.mlx_path)
 
 
+def consumed_by(build):
+    """The Consumed of an unfinished run, or None where that has deleted no source shard."""
+    return conversion_plan.Consumed(build) if build.said("consumed") else None
+
+
 def begin(build, plan, consumed):
     """Go on with the unfinished conversion, or start over, and say which and why.
 
     Raises LabError where starting over would throw away what was made of a consumed source.
     """
-    record = plan.record()
+    revision = plan.source.revision
+    record = {**plan.record(), "revision": revision}
     changed = conversion_plan.differences(build.plan, record) if build.plan else []
+    if consumed:  # the plan takes such a shard to be as it was; the hub may have another commit by now
+        promised = {name: plan.source.digests.get(name, was) for name, was in consumed.identities.items()}
+        changed += [f"{name} has changed" for name, was in consumed.identities.items() if promised[name] != was]
+    undo, old = "undo that", (build.plan or {}).get("revision")
+    if changed and old and revision and old != revision:
+        changed.append(f"the hub's commit is {revision} now, not {old}")
+        undo = f"add --revision {old}"
     if changed and consumed:
         what = f"is unfinished, its source is consumed in part, and {'; '.join(changed)}"
-        raise LabError(f"{build.folder}: {what}; undo that and run the same command, or {consumed.remedy()}")
+        raise LabError(f"{build.folder}: {what}; {undo} and run the same command, or {consumed.remedy()}")
     if build.begin(record):
         print(f"going on with {build.folder}: {len(build.said('shard'))} of {len(plan.shards)} shards are there")
     elif changed:
@@ -137,4 +185,6 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(finish(main))
+    code = finish(main)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C, while threads end, would change the exit code
+    sys.exit(code)

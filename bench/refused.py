@@ -1,7 +1,8 @@
 """What convert_hyperclova.py refuses, and what it says:  python bench/refused.py
 
-Spoils a small checkpoint in one way after another, in a temporary folder, runs the command's check on it, and prints a
-Markdown table of inputs and messages. No model is loaded.
+Spoils a small checkpoint in one way after another, in a temporary folder, makes the command's plan of it, and prints a
+Markdown table of inputs and messages, as it stands in docs/RESULTS.md: remedies that come often are letters, of long
+lists the beginning. No model is loaded.
 """
 
 import json
@@ -14,8 +15,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from lab import checkpoints, hyperclovax  # noqa: E402  (after the path)
+import convert_hyperclova  # noqa: E402  (after the path)
+from lab import checkpoints, conversion_plan, headers, hub  # noqa: E402
 from lab.cli import LabError  # noqa: E402
+
+STOCK = "only what mlx-lm's stock llama or glm4 computes is converted: mend the file or use another checkpoint"
+SHORT = {headers.REPLACE: "R", headers.AGAIN: "D", STOCK: "S", checkpoints.INDEX: "INDEX"}
+LISTED, SHOWN = 8, 3  # parts of a message; of more than so many, so many are shown
 
 ONE, TWO, INDEX = "model-1.safetensors", "model-2.safetensors", checkpoints.INDEX
 TEXT = {
@@ -114,6 +120,19 @@ def config(**changes):
     return lambda folder: write(folder, config=changes)
 
 
+def instead(*names):
+    """A spoiler that puts other files in the place of index and shards."""
+
+    def spoil(folder):
+        for name in (ONE, TWO, INDEX):
+            (folder / name).unlink()
+        for name in names:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).touch()
+
+    return spoil
+
+
 CASES = {
     "empty shard": lambda folder: (folder / ONE).write_bytes(b""),
     "truncated shards": cut(ONE, TWO),
@@ -140,6 +159,15 @@ CASES = {
     "index: other tensors": index({"a": ONE, "c": TWO}),
     "shard is a link out": link(ONE, "../secret"),
     "tokenizer.json is a link out": link("tokenizer.json", "../secret"),
+    "config.json is a link out": lambda folder: (
+        (folder / "config.json").rename(folder.parent / "config.json"),
+        (folder / "config.json").symlink_to("../config.json"),
+    ),
+    "chat_template.jinja leads nowhere": lambda folder: (folder / "chat_template.jinja").symlink_to("nowhere"),
+    "model.safetensors is a pipe": lambda folder: (instead()(folder), os.mkfifo(folder / "model.safetensors")),
+    "only pytorch_model.bin": instead("pytorch_model.bin"),
+    "shards without their index": instead("model-00001-of-00002.safetensors"),
+    "the checkpoint lies deeper": instead("text/model.safetensors"),
     "missing tensor": without("model.layers.0.mlp.up_proj.weight"),
     "unexpected and mis-shaped tensors": lambda folder: write(
         folder, {**tensors(), "model.norm.weight": [9], "model.extra.weight": [8]}
@@ -167,12 +195,22 @@ def refusal(spoil):
         write(folder)
         spoil(folder)
         try:
-            path = folder / "config.json"
-            hyperclovax.text_model(hyperclovax.read_config(path), checkpoints.read_checkpoint(folder), path)
-            checkpoints.carried_files(folder)
+            args = convert_hyperclova.parse_args(["--hf-path", str(folder), "--q-group-size", "32"])
+            conversion_plan.make_plan(hub.find_source(folder), args)
         except LabError as error:
-            return str(error).replace(f"{folder}/", "").replace(str(folder), "checkpoint").replace(name, "/tmp")
+            text = str(error).replace(f"{folder}/", "").replace(str(folder), "checkpoint")
+            return shortened(text.replace(os.path.realpath(name), "/tmp").replace(name, "/tmp"))
     return "ACCEPTED"
+
+
+def shortened(text):
+    """A message with letters for what comes often, and the beginning of a long list."""
+    for long, short in SHORT.items():
+        text = text.replace(long, short)
+    *parts, remedy = text.split("; ")
+    if len(parts) > LISTED:
+        parts = [*parts[:SHOWN], f"... ({len(parts)} in all)"]
+    return "; ".join([*parts, remedy])
 
 
 def main():

@@ -7,11 +7,12 @@ import fcntl
 import json
 import os
 import shutil
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
-from lab.cli import LabError, write_json
+from lab.cli import LabError, read_json, sha256, write_json
 from lab.places import JOURNAL, MARK, PLAN, SUMMARY, is_ours, is_result, partial_of, replaced_of, resolved
 
+FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync alone leaves the data in the drive's cache
 SHARD_BYTES = 5 << 30  # as mlx-lm's MAX_FILE_SIZE_GB
 FREE_SHARE = 1.02  # of the bytes to write: configs, tokenizer and the file system's own need
 
@@ -48,13 +49,24 @@ class Build:
             half.unlink()
         self.plan = _read_plan(folder / PLAN)
         self.journal = _read_journal(folder / JOURNAL) if self.plan else {}
+        self.complete = self._is_complete()
+
+    def _is_complete(self):
+        """Whether all was written and only the move was left to do. A summary of what is not whole any more goes."""
+        if not is_result(self.folder):
+            return False
+        files = read_json(self.folder / SUMMARY, "remove it").get("files")
+        if isinstance(files, dict) and all(is_whole(self.folder / name, facts) for name, facts in files.items()):
+            return True
+        (self.folder / SUMMARY).unlink()
+        return False
 
     def begin(self, plan):
         """Make `plan` (JSON, with its "fingerprint") the one that is followed; returns whether an earlier run's is gone on with."""
         if self.plan and self.plan["fingerprint"] == plan["fingerprint"]:
             return True
         _clear(self.folder)
-        self.plan, self.journal = plan, {}
+        self.plan, self.journal, self.complete = plan, {}, False
         write_json(self.folder / PLAN, plan)
         sync_folder(self.folder)
         return False
@@ -71,14 +83,9 @@ class Build:
             with open(self.folder / JOURNAL, "ab") as file:
                 file.write(line.encode())
                 file.flush()
-                os.fsync(file.fileno())
+                sync(file.fileno())
         except OSError as error:
             raise LabError(f"{self.folder}: cannot write ({error.strerror}); free the disk") from error
-
-    @property
-    def complete(self):
-        """Whether all was written and only the move was left to do."""
-        return (self.folder / SUMMARY).is_file()
 
     def finish(self):
         """Move the folder to its place, whole and with its summary, then take plan and journal away."""
@@ -92,7 +99,7 @@ def _read_plan(path):
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
         return plan if isinstance(plan.get("fingerprint"), str) else None
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
 
 
@@ -107,7 +114,7 @@ def _read_journal(path):
         try:
             entry = json.loads(line) if line.endswith(b"\n") else None
             journal.setdefault(entry["kind"], {})[entry["name"]] = entry["facts"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             break
         good += len(line)
     if good < len(raw):
@@ -115,11 +122,24 @@ def _read_journal(path):
     return journal
 
 
+def is_whole(path, facts):
+    """Whether a file has the "bytes" and the "sha256" that were recorded of it."""
+    return path.is_file() and path.stat().st_size == facts["bytes"] and sha256(path) == facts["sha256"]
+
+
+def sync(file):
+    """Wait until an open file or folder, and whatever was synced before it, is on the disk."""
+    os.fsync(file)
+    if FULL_SYNC is not None:
+        with suppress(OSError):  # a file system that has no such thing, as of another machine
+            fcntl.fcntl(file, FULL_SYNC)
+
+
 def sync_folder(folder):
     """Make the names in a folder durable."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        sync(handle)
     finally:
         os.close(handle)
 
@@ -141,6 +161,8 @@ def _locked(target):
     with ExitStack() as held:
         try:
             partial.mkdir(parents=True, exist_ok=True)
+            for path in made:  # a source may be consumed for what stands in it, so its own name must last, too
+                sync_folder(path.parent)
         except OSError as error:
             raise LabError(f"{target}: cannot write there ({error.strerror}); choose another folder") from error
         try:
@@ -161,14 +183,20 @@ def _locked(target):
         except LabError:
             _forget(partial, made)
             raise
+        except BrokenPipeError:
+            raise  # of the command's output
+        except OSError as error:
+            what = f"{error.filename or target}: {error.strerror or error}"
+            raise LabError(f"{what}; free the disk or mend that, then run the same command again") from error
 
 
 def _forget(partial, made):
     """Remove the folders that were made for a run that came to nothing."""
     if made and partial.is_dir() and [path.name for path in partial.iterdir()] == [MARK]:
-        (partial / MARK).unlink()
-        for path in made:
-            path.rmdir()
+        with suppress(OSError):  # another run may have put its own folder beside it
+            (partial / MARK).unlink()
+            for path in made:
+                path.rmdir()
 
 
 def _repair(target):
@@ -202,7 +230,11 @@ def _move(partial, target):
     replaced = replaced_of(target)
     if target.exists():
         target.rename(replaced)
-    partial.rename(target)
+    try:
+        partial.rename(target)
+    except OSError:
+        _repair(target)  # the old one stays
+        raise
     sync_folder(target.parent)
     if replaced.exists():
         _remove(replaced)

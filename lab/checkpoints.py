@@ -31,6 +31,7 @@ __all__ = ["AGAIN", "Tensor", "header_sha256", "read_shard", "refuse_pointer"]  
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 SHARDS = "model*.safetensors"
 LISTED = 50  # faults of one kind in an error, then how many more there are
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".npz")  # how weights' files end, ours and others'
 BEGINNING = 65536  # bytes of README.md or LICENSE that are looked at
 # What travels with the weights, besides config.json.
 CARRIED = (
@@ -114,8 +115,8 @@ def read_strictly(path):
 
 
 def carried_files(folder):
-    """The files of a checkpoint that travel with its weights. Raises LabError for a git-lfs pointer, a link out."""
-    paths = [folder / name for name in CARRIED if (folder / name).is_file()]
+    """The files of a checkpoint that travel with its weights. Raises LabError for a git-lfs pointer, a link out, no file."""
+    paths = [folder / name for name in CARRIED if os.path.lexists(folder / name)]
     for path in paths:
         cache.refuse_outside(path)
         refuse_pointer(path)
@@ -137,7 +138,7 @@ def licence_of(folder):
 
 
 def _beginning(path):
-    if not path.is_file():
+    if not os.path.lexists(path):
         return ""
     cache.refuse_outside(path)
     with open_file(path) as file:
@@ -150,8 +151,23 @@ def _headers_of_absent(folder, shards, absent):
     if not missing or absent is not None:
         return absent(missing) if missing else {}
     if missing == [SINGLE]:
-        raise LabError(f"{folder}: neither {INDEX} nor {SINGLE} in it; {AGAIN}")
+        raise LabError(f"{folder}: neither {INDEX} nor {SINGLE} in it; {_instead(folder)}")
     raise LabError(f"{folder / INDEX}: names files that are not there: {'; '.join(_cut(missing))}; {AGAIN}")
+
+
+def _instead(folder):
+    """The remedy for a folder without the two files, by what lies there instead of them."""
+    deeper = sorted(shown(str(path.parent)) for name in (INDEX, SINGLE) for path in folder.glob(f"*/{name}"))
+    if deeper:
+        return f"give the folder {deeper[0]}"
+    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in WEIGHTS)
+    if any(name.startswith("model-") and name.endswith(".safetensors") for name in names):
+        return f"{INDEX} is missing: {AGAIN}"
+    if names:
+        return (
+            f"there is only {'; '.join(_cut([shown(name) for name in names]))}: use the checkpoint that has them"
+        )
+    return AGAIN
 
 
 def _additional(folder, shards):

@@ -2,9 +2,10 @@
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lab import building, places
+from lab import building, cache, places
 from lab.cli import CheckFailed, LabError, read_json, sha256
 from lab.conversion_plan import cores
 from lab.progress import progress
@@ -22,15 +23,39 @@ def print_plan(plan, args):
         f"writes: {gigabytes(plan.output_bytes)} in {in_shards(plan.shards)} to {args.mlx_path}, {bits:.2f} bits per weight"
     )
     print(f"  mlx-lm's {plan.config['model_type']}, {plan.parameters:,} parameters")
-    memory, free = physical_memory(), free_disk(args.mlx_path)
-    missing = [name for name in plan.identities if not (plan.source.folder / name).is_file()]
-    download = sum(plan.source.sizes.get(name, 0) for name in missing)
+    memory = physical_memory()
     print(f"memory: {verdict(plan.peak_memory(cores()), memory)} to convert")
     print(f"  {verdict(plan.output_bytes, memory)} for the weights to run it on Metal or CUDA, as they are")
     print(f"  {verdict(plan.parameters * 4, memory)} to run it on a CPU, in float32")
-    print(f"disk:   {verdict(plan.output_bytes * building.FREE_SHARE, free, 'free')}")
-    if download:
-        print(f"  and {gigabytes(download)} to download, one shard at a time with --consume-source")
+    print_disk(plan, args)
+
+
+def print_disk(plan, args):
+    """Print the disk that the result needs, and what is still to be downloaded: on the same disk, or on another one."""
+    source, place = plan.source, existing(args.mlx_path)
+    sizes = [source.sizes.get(name, 0) for name in plan.identities if not (source.folder / name).is_file()]
+    download = max(sizes, default=0) if args.consume_source else sum(sizes)
+    shared = os.stat(source.folder).st_dev == os.stat(place).st_dev
+    needed = plan.output_bytes * building.FREE_SHARE + (download if shared else 0)
+    print(f"disk:   {verdict(needed, shutil.disk_usage(place).free, 'free')}")
+    if not download:
+        return
+    free = shutil.disk_usage(source.folder).free
+    where = "of them" if shared else f"at {source.folder}: {verdict(download, free, 'free')}"
+    how = "a shard at a time" if args.consume_source else "less with --consume-source, a shard at a time"
+    print(f"  {gigabytes(download)} {where}, to download ({how})")
+
+
+def print_place(target, force):
+    """Print what lies where the result is to come: another result, or what an unfinished run has left."""
+    try:
+        places.refuse_existing(target, force)
+    except LabError as error:
+        print(f"place:  {error}")
+    if not os.access(existing(target), os.W_OK | os.X_OK):
+        print(f"place:  {existing(target)} cannot be written; choose another folder")
+    if (places.partial_of(target) / places.PLAN).is_file():
+        print(f"place:  {places.partial_of(target)} is unfinished; the same settings go on with it and need less")
 
 
 def print_source(family, tensors, left, hf_path):
@@ -65,8 +90,9 @@ def verify(folder, hf_path=None):
     """
     summary = read_json(Path(folder) / places.SUMMARY, "name a folder that convert_hyperclova.py wrote")
     wanted, shards, source = recorded(summary, folder)
-    if hf_path is not None and not Path(hf_path).is_dir():
-        raise LabError(f"--hf-path {hf_path}: no such folder; name the source's folder, or leave it out")
+    if hf_path is not None and not any((Path(hf_path) / name).is_file() for name in shards):
+        what = "none of the source's files is in it" if Path(hf_path).is_dir() else "no such folder"
+        raise LabError(f"--hf-path {hf_path}: {what}; name the source's folder, or leave it out")
     source = Path(hf_path or source)
     faults = [f"{fault}; convert again" for fault in compare(Path(folder), wanted, "result")]
     present = {path.name for path in Path(folder).iterdir() if not path.name.startswith(".")}
@@ -98,13 +124,26 @@ def recorded(summary, folder):
 
 def compare(folder, digests, title):
     """The faults of files that should have the SHA-256 given, {name: digest}."""
-    faults = []
-    for name in progress(sorted(digests), f"hashing the {title}"):
-        if not (folder / name).is_file():
-            faults.append(f"{folder / name}: missing")
-        elif sha256(folder / name) != digests[name]:
-            faults.append(f"{folder / name}: changed")
-    return faults
+    names, pool = sorted(digests), ThreadPoolExecutor(cores())
+    try:
+        found = pool.map(lambda name: fault_of(folder / name, digests[name]), names)
+        pairs = zip(progress(names, f"hashing the {title}"), found, strict=True)
+        return [f"{folder / name}: {fault}" for name, fault in pairs if fault]
+    finally:
+        pool.shutdown(cancel_futures=True)  # of Ctrl-C: the files that wait need not be read
+
+
+def fault_of(path, digest):
+    """What is wrong with a file that should have the SHA-256 `digest`, or None."""
+    try:
+        if not path.is_file():
+            return "missing"
+        cache.refuse_outside(path)
+        return None if sha256(path) == digest else "changed"
+    except LabError:
+        return f"a link that leads out of its folder, to {os.path.realpath(path)}"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
 
 
 def in_shards(names):
@@ -128,7 +167,6 @@ def physical_memory():
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def free_disk(target):
-    """The free bytes on the disk that `target` is or will be on."""
-    parent = next(path for path in Path(target).resolve().parents if path.is_dir())
-    return shutil.disk_usage(parent).free
+def existing(target):
+    """The folder that is there already of those that `target` is or will be in."""
+    return next(path for path in Path(target).resolve().parents if path.is_dir())

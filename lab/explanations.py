@@ -8,6 +8,7 @@ from huggingface_hub import constants, errors, get_token
 from lab.cli import LabError
 from lab.headers import shown
 
+HUB = "https://huggingface.co"
 RUN_AGAIN = "run the same command again, it goes on from there"
 LOGIN = "run `hf auth login`"
 OTHER_DISK = "free the disk, or set HF_HOME to a folder on another one"
@@ -23,7 +24,7 @@ def explained(repository, revision=None):
 
 
 def _explanation(error, repository, revision):
-    page = f"https://huggingface.co/{repository}"
+    page = f"{HUB}/{repository}"
     if isinstance(error, errors.GatedRepoError):
         if get_token() is None:
             return f"gated, and there is no token; accept its licence at {page}, then {LOGIN}"
@@ -42,7 +43,8 @@ def _explanation(error, repository, revision):
     if isinstance(error, errors.HfHubHTTPError):
         return _status(error, page)
     if isinstance(error, errors.HTTPError | ConnectionError):
-        return f"the connection to {constants.ENDPOINT} failed ({_reason(error)}); check the network, then {RUN_AGAIN}"
+        what = "the network" if constants.ENDPOINT == HUB else "the network and HF_ENDPOINT"
+        return f"the connection to {constants.ENDPOINT} failed ({_reason(error)}); check {what}, then {RUN_AGAIN}"
     if isinstance(error, OSError) and error.errno is not None:
         remedy = OTHER_DISK if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "check HF_HOME"
         return (
@@ -61,6 +63,8 @@ def _status(error, page):
         return (
             f"the hub does not let this token in (403); look at {page}, then {LOGIN} with a token that may read it"
         )
+    if status not in (408, 425, 429) and status < 500:  # it will answer so the next time, too
+        return f"the hub answers {status}; check the name at {page}, and HF_ENDPOINT where it is set"
     what = "the hub gets too many requests (429)" if status == 429 else f"the hub answers {status}"
     return f"{what}; wait some minutes, then {RUN_AGAIN}"
 

@@ -101,6 +101,7 @@ def find_source(hf_path, revision=None, weights="all"):
             raise LabError(f"{hf_path}: a folder that you may not read; make it readable (`chmod u+rx`)")
         if revision is not None:
             raise LabError(f"--revision {revision}: {hf_path} is a local folder, which has none; leave it out")
+        cache.refuse_outside(folder / "config.json")
         return Source(folder, licence=checkpoints.licence_of(folder))
     if os.path.exists(folder):
         raise LabError(f"{hf_path}: a file; give the folder that holds config.json and the shards")
@@ -151,4 +152,6 @@ def _remedy(hf_path):
         SOURCE_TINY: f"`git checkout -- {SOURCE_TINY}` brings it back",
     }
     places = {path.resolve(): remedy for path, remedy in remedies.items()}
+    if "://" in hf_path:
+        return "name a model of the hub by its id alone, organisation/name"
     return places.get(Path(hf_path).expanduser().resolve(), "check the path")

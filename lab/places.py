@@ -2,12 +2,16 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 from lab.cli import LabError
+from lab.headers import shown
 
 PLAN, JOURNAL, SUMMARY = "plan.json", "journal.jsonl", "summary.json"
+REPLACED = ".replaced.partial"
 MARK = ".in-the-making"  # in a folder that is ours to empty
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def refuse_place(target, source):
@@ -15,29 +19,38 @@ def refuse_place(target, source):
     target = resolved(target)
     source = resolved(source)
     here = Path.cwd()
-    if target == here or target in here.parents or os.path.ismount(target):
+    if holds(target, here) or os.path.ismount(target):
         raise LabError(f"{target}: the working folder, one above it or a mount point; choose a folder inside it")
+    try:
+        replaced_of(target).exists()
+    except OSError as error:
+        what = f"no room for {REPLACED} behind its name ({error.strerror}); choose a shorter one"
+        raise LabError(f"{target}: {what}") from error
     for place in (target, partial_of(target), replaced_of(target)):
-        if place == source or place in source.parents or source in place.parents:
+        if holds(place, source) or holds(source, place):
             raise LabError(f"{target}: is, holds or lies in the source {source}; choose a folder apart from it")
     if target.exists() and not target.is_dir():
         raise LabError(f"{target}: a file; choose a folder")
-    if partial_of(target).is_dir() and not is_ours(partial_of(target)):
-        raise LabError(f"{partial_of(target)}: not from this command, and in its way; move it elsewhere")
-    if replaced_of(target).exists() and not (is_result(replaced_of(target)) or is_ours(replaced_of(target))):
-        raise LabError(f"{replaced_of(target)}: not from this command, and in its way; move it elsewhere")
+    partial = partial_of(target)
+    if os.path.lexists(partial) and (partial.is_symlink() or not is_ours(partial)):  # it would be moved as a link
+        raise LabError(f"{partial}: not from this command, and in its way; move it elsewhere")
+    replaced = replaced_of(target)
+    if replaced.exists() and not (is_result(replaced) or is_ours(replaced)):
+        raise LabError(f"{replaced}: not from this command, and in its way; move it elsewhere")
+    if is_result(replaced) and target.exists() and not is_result(target):  # else the only result there is would go
+        raise LabError(f"{target}: in the place of the result that waits in {replaced}; move it elsewhere")
 
 
 def refuse_existing(target, force):
     """Raise LabError where `target` holds something: a result and no `force`, or what no such command wrote."""
-    if not target.is_dir() or not any(target.iterdir()):
+    if not target.is_dir() or not _names(target):
         return
     if not is_result(target):
         raise LabError(f"{target}: a folder with other things in it; choose another one")
     if not force:
         raise LabError(f"{target}: exists; --force overwrites it")
     files = _summary(target).get("files")
-    foreign = {path.name for path in target.iterdir()} - {SUMMARY, PLAN, JOURNAL, *(files or ())}
+    foreign = _names(target) - {SUMMARY, PLAN, JOURNAL, *(files if isinstance(files, dict) else ())}
     if files is not None and foreign:
         what = f"holds {', '.join(sorted(foreign))}, which --force would delete"
         raise LabError(f"{target}: {what}; move that elsewhere")
@@ -52,9 +65,22 @@ def is_result(folder):
 def _summary(folder):
     try:
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return summary if isinstance(summary, dict) else {}
+
+
+def _names(folder):
+    return {path.name for path in folder.iterdir()} - {".DS_Store"}  # which the Mac's Finder puts everywhere
+
+
+def holds(folder, place):
+    """Whether `place` is `folder` or lies in it, also where a disk takes A for a, or a folder has several paths."""
+    return any(_is_one(folder, above) for above in (place, *place.parents))
+
+
+def _is_one(left, right):
+    return left == right or (left.exists() and right.exists() and left.samefile(right))
 
 
 def is_ours(partial):
@@ -67,9 +93,12 @@ def resolved(path):
     try:
         path = Path(path).expanduser()
         path.exists()
+        if CONTROL.search(str(path.resolve())):
+            raise RuntimeError("control characters, or no UTF-8")  # neither fits into a message, or into JSON
         return path.resolve()
     except (OSError, RuntimeError) as error:
-        raise LabError(f"{path}: no usable path ({getattr(error, 'strerror', None) or error}); mend it") from error
+        reason = getattr(error, "strerror", None) or error
+        raise LabError(f"{shown(str(path))}: no usable path ({reason}); mend it") from error
 
 
 def partial_of(target):
@@ -78,4 +107,5 @@ def partial_of(target):
 
 
 def replaced_of(target):
-    return target.with_name(f"{target.name}.replaced.partial")
+    """Where the old folder `target` waits while the new one takes its place."""
+    return target.with_name(f"{target.name}{REPLACED}")

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, errors, is_offline_mode, snapshot_download
@@ -16,7 +16,7 @@ from huggingface_hub.utils import disable_progress_bars, logging
 from lab import cache, downloads, transfers
 from lab.checkpoints import CARRIED, INDEX, licence_of, shards_of
 from lab.cli import LabError, write_atomically
-from lab.explanations import RUN_AGAIN, explained
+from lab.explanations import LOGIN, RUN_AGAIN, explained
 from lab.headers import shown
 from lab.hub import Source
 
@@ -50,21 +50,31 @@ def find(repository, revision, weights):
 
 def _ask(repository, revision):
     """What the hub knows of `repository` at `revision`: its commit, files, sizes, hashes, card."""
-    try:
+    with _refusing_others(repository):
         info = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=transfers.TIMEOUT)
-    except errors.HFValidationError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # a page of a proxy, say
-        raise LabError(f"{constants.ENDPOINT}: {NO_HUB}") from error
     if not COMMIT.fullmatch(str(info.sha)):
         raise LabError(f"{constants.ENDPOINT}: {NO_HUB}")
     return info
 
 
+@contextmanager
+def _refusing_others(repository):
+    """Tell of answers that are none of the hub's, as a proxy's page: huggingface_hub takes them as they come."""
+    try:
+        yield
+    except (errors.HTTPError, errors.EntryNotFoundError, errors.HFValidationError, OSError):
+        raise  # which lab/explanations.py explains
+    except UnicodeEncodeError as error:  # of the request's headers
+        raise LabError(f"{repository}: the token (HF_TOKEN) is none, it is not ASCII; {LOGIN}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LabError(f"{constants.ENDPOINT}: {NO_HUB}") from error
+
+
 def _from_hub(repository, revision, info):
     """The Source for the commit that `info` is of, its small files fetched and checked."""
     listed = {file.rfilename: file for file in info.siblings or []}
-    folder = Path(snapshot_download(repository, revision=info.sha, allow_patterns=list(SMALL)))
+    with _refusing_others(repository):
+        folder = Path(snapshot_download(repository, revision=info.sha, allow_patterns=list(SMALL)))
     if not COMMIT.fullmatch(revision or "main"):
         with suppress(LabError):  # only without the hub it is needed, and a cache may be read-only
             write_atomically(folder.parents[1] / "refs" / (revision or "main"), info.sha)
@@ -73,7 +83,8 @@ def _from_hub(repository, revision, info):
             check_small(folder / name, listed[name])
     shards = shards_of(folder)
     if missing := [shard for shard in shards if shard not in listed]:
-        what = f"the commit {info.sha} lacks what its index names: {', '.join(missing[:20])}"
+        named = "what its index names:" if INDEX in listed else f"{INDEX} and"
+        what = f"the commit {info.sha} lacks {named} {', '.join(missing[:20])}"
         raise LabError(f"{repository}: {what}; choose another --revision")
     digests = {shard: listed[shard].lfs.sha256 for shard in shards if listed[shard].lfs}
     sizes = {shard: listed[shard].size for shard in shards if listed[shard].size is not None}

@@ -17,16 +17,16 @@ class Crash(BaseException):
 
 
 class Disk:
-    """Counts the steps; from number `last` on every one raises Crash."""
+    """Counts the steps; from number `last` on every one raises Crash, or fails with an `error` (errno)."""
 
-    def __init__(self, last, real_open):
-        self.last, self.done, self.open = last, 0, real_open
+    def __init__(self, last, real_open, error=None):
+        self.last, self.done, self.open, self.error = last, 0, real_open, error
         self.unsynced, self.files = {}, {}  # {path: bytes that are safe}, {file descriptor: path}
 
     def step(self):
         self.done += 1
         if self.last is not None and self.done >= self.last:
-            raise Crash(f"step {self.done}")
+            raise OSError(self.error, os.strerror(self.error)) if self.error else Crash(f"step {self.done}")
 
     def lose(self):
         """What a power cut takes: the second half of all that was written since the last sync."""
@@ -65,10 +65,10 @@ class Written:
 
 
 @contextmanager
-def crashing(monkeypatch, last):
-    """The Disk of a block that dies at step `last` (None: never, the steps are counted)."""
+def crashing(monkeypatch, last, error=None):
+    """The Disk of a block that dies at step `last` (None: never, the steps are counted), or where that has an `error`."""
     real = {name: getattr(os, name) for name in STEPS}
-    disk = Disk(last, builtins.open)
+    disk = Disk(last, builtins.open, error)
 
     def opened(file, mode="r", *rest, **options):
         if not any(letter in mode for letter in "wax+"):
@@ -96,5 +96,5 @@ def crashing(monkeypatch, last):
             patch.setattr(os, name, counted(name))
         with suppress(Crash):
             yield disk
-    if disk.last is not None and disk.done >= disk.last:
+    if disk.last is not None and disk.done >= disk.last and error is None:
         disk.lose()

@@ -43,7 +43,7 @@ class Fault:
     "cut": the connection ends after `at` bytes. "length": Content-Length is off by `at`. "bytes": the lowest bit of the
     byte `at` of the file is another one. "size": the file has `at` bytes more or fewer. "status": the answer is `at`.
     "slow": a pause of `at` seconds before each 64 kB. "no ranges": all of the file, whatever is asked for.
-    "page": a page of HTML.
+    "page": a page of HTML; with the "tree" of files JSON that is no list.
     """
 
     kind: str
@@ -149,6 +149,8 @@ class Handler(BaseHTTPRequestHandler):
     def api(self, path):
         if fault := self.server.hub.take(("status", "page"), "api"):
             return self.send(int(fault.at) or 200, b"<html>sign in</html>")
+        if "/tree/" in path and self.server.hub.take(("page",), "tree"):
+            return self.send_json({"error": "sign in"})
         found = re.fullmatch(r"([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", path)
         repository, commit, files = self.find(found[1] if found else "", found[3] if found else None)
         if files is None:

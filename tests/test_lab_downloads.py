@@ -292,7 +292,9 @@ def test_a_connection_that_gives_nothing_any_more(hub, client, tmp_path):
     hub.order("cut", ONE, at=0, times=100)
     error, _ = client()
     assert "error: lab/model: the connection to http://127.0.0.1" in error
-    assert error.endswith("check the network, then run the same command again, it goes on from there\n")
+    assert error.endswith(
+        "check the network and HF_ENDPOINT, then run the same command again, it goes on from there\n"
+    )
     assert hub.faults[1].times == 100 - 4  # attempts, then it gives up
     assert unfinished(files[ONE], tmp_path) == 300_000
     hub.faults.clear()
@@ -526,7 +528,7 @@ def test_a_part_in_the_cache_needs_the_hub(hub, client):
             "lab/model",
             {},
             {"HF_ENDPOINT": "http://127.0.0.1:9"},
-            "the connection to http://127.0.0.1:9 failed ([Errno 111] Connection refused); check the network, then run",
+            "the connection to http://127.0.0.1:9 failed ([Errno 111] Connection refused); check the network and HF_ENDPOINT, then run",
         ),
         (
             "lab/model",
@@ -569,6 +571,12 @@ def test_answers_that_are_none(hub, client, kind, status, expected):
     hub.add("lab/model", model())
     hub.order(kind, "api", at=status, times=100)
     assert expected in client()[0]
+
+
+def test_a_listing_that_is_none(hub, client):
+    hub.add("lab/model", model())
+    hub.order("page", "tree", times=9)
+    assert "what answers there is not the hub; check HF_ENDPOINT" in client()[0]
 
 
 def test_a_disk_that_fills_up(hub, client, tmp_path):
