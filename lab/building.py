@@ -10,9 +10,9 @@ import shutil
 from contextlib import ExitStack, contextmanager, suppress
 
 from lab.cli import LabError, read_json, sha256, write_json
+from lab.durable import sync, sync_folder
 from lab.places import JOURNAL, MARK, PLAN, SUMMARY, is_ours, is_result, partial_of, replaced_of, resolved
 
-FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync alone leaves the data in the drive's cache
 SHARD_BYTES = 5 << 30  # as mlx-lm's MAX_FILE_SIZE_GB
 FREE_SHARE = 1.02  # of the bytes to write: configs, tokenizer and the file system's own need
 
@@ -125,23 +125,6 @@ def _read_journal(path):
 def is_whole(path, facts):
     """Whether a file has the "bytes" and the "sha256" that were recorded of it."""
     return path.is_file() and path.stat().st_size == facts["bytes"] and sha256(path) == facts["sha256"]
-
-
-def sync(file):
-    """Wait until an open file or folder, and whatever was synced before it, is on the disk."""
-    os.fsync(file)
-    if FULL_SYNC is not None:
-        with suppress(OSError):  # a file system that has no such thing, as of another machine
-            fcntl.fcntl(file, FULL_SYNC)
-
-
-def sync_folder(folder):
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        sync(handle)
-    finally:
-        os.close(handle)
 
 
 def refuse_full_disk(target, nbytes):

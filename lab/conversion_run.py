@@ -13,7 +13,7 @@ from lab.conversion import Engine
 from lab.conversion_check import check_shard
 from lab.conversion_plan import bytes_of, cores, sources_of, stat_of
 from lab.durable import sync_folder
-from lab.progress import bytes_progress
+from lab.progress import bytes_progress, progress
 
 
 def run(plan, build, args):
@@ -74,7 +74,8 @@ def drop_damaged(plan, build):
     Raises LabError where the source of such a shard is consumed.
     """
     done = build.said("shard")
-    for name in [name for name, facts in done.items() if not _is_whole(build.folder / name, facts)]:
+    kept = progress(list(done), f"checking what is in {build.folder}") if done else ()
+    for name in [name for name in kept if not building.is_whole(build.folder / name, done[name])]:
         gone = [shard for shard in sources_of(plan.shards[name]) if shard in build.said("consumed")]
         if gone:
             what = (
@@ -83,10 +84,6 @@ def drop_damaged(plan, build):
             raise LabError(f"{build.folder / name}: {what}")
         print(f"{build.folder / name}: damaged since it was written, so it is written again")
         del done[name]
-
-
-def _is_whole(path, facts):
-    return path.is_file() and path.stat().st_size == facts["bytes"] and sha256(path) == facts["sha256"]
 
 
 def write_shards(plan, todo, build, hashes, args):

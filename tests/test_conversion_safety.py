@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import fcntl
 import itertools
 import json
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import convert_hyperclova
-from lab import building, checkpoints, conversion_plan, conversion_report, explanations, hub, places
+from lab import building, checkpoints, conversion_plan, conversion_report, durable, explanations, hub, places
 from lab.cli import LabError, finish, sha256
 from tests import crashes
 from tests.small_checkpoints import convert, flip, refused, write_checkpoint
@@ -69,15 +68,15 @@ def test_the_source_under_another_spelling_is_still_the_source(tmp_path, monkeyp
 def test_journal_and_names_are_synced_to_the_drive(tmp_path, monkeypatch):
     """What stands in the journal may cost the source its shards, so its folder's own name must last, too."""
     synced, full = set(), []
-    fsync, control = os.fsync, fcntl.fcntl
+    fsync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda file: (synced.add(os.fstat(file).st_ino), fsync(file)))
-    monkeypatch.setattr(building, "FULL_SYNC", fcntl.F_GETFD)
-    monkeypatch.setattr(fcntl, "fcntl", lambda file, what: (full.append(what), control(file, what)))
+    monkeypatch.setattr(durable, "F_FULLFSYNC", 51)
+    monkeypatch.setattr(durable, "fcntl", lambda file, what: full.append(what), raising=False)
     with building.going_on(tmp_path / "new" / "model") as build:
         build.begin({"fingerprint": "one"})
         full.clear()
         build.say("shard", "a", {})
-        assert full == [fcntl.F_GETFD]
+        assert full == [51]
     assert {tmp_path.stat().st_ino, (tmp_path / "new").stat().st_ino} <= synced
 
 
