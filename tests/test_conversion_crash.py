@@ -1,6 +1,7 @@
 """Stopped at any moment, a conversion goes on and ends with the bytes of one that was never stopped."""
 
 import itertools
+import os
 import random
 import shutil
 import signal
@@ -58,7 +59,11 @@ def shards_kept(out):
     return int(there[0].split(": ")[1].split()[0]) if there else 0
 
 
-@pytest.mark.parametrize("flags", [("--force",), ("--consume-source",)])  # each does all that a plain run does
+# Each of the two does all that a plain run does, which `make crashtest` adds.
+WAYS = [("--force",), ("--consume-source",), *([()] if os.environ.get("CRASH_EVERY") else [])]
+
+
+@pytest.mark.parametrize("flags", WAYS)
 def test_a_crash_at_every_step_ends_with_the_same_bytes(
     tmp_path, source, small_pieces, monkeypatch, capsys, flags
 ):
@@ -94,8 +99,8 @@ def test_a_crash_at_every_step_ends_with_the_same_bytes(
 
 
 def test_random_kills(tmp_path, source):
-    """kill -9 of real processes at random moments, until five conversions were hit in the middle of their work."""
-    target, draw, kills = tmp_path / "target", random.Random(0), 0
+    """kill -9 of real processes at random moments, until KILLS (5) conversions were hit in the middle of their work."""
+    target, draw, kills, whole_runs = tmp_path / "target", random.Random(0), 0, 0
     code = (
         "import sys\nfrom lab import building, conversion, conversion_plan\nimport convert_hyperclova\n"
         "building.SHARD_BYTES = 50_000\nconversion.CHUNK_BYTES = conversion_plan.CHUNK_BYTES = 24_000\n"
@@ -106,7 +111,7 @@ def test_random_kills(tmp_path, source):
     started = time.monotonic()
     subprocess.run(command, check=True, **quiet)
     whole, wanted = time.monotonic() - started, contents(target)
-    while kills < 5:
+    while kills < int(os.environ.get("KILLS", 5)):
         shutil.rmtree(target)
         while not target.exists():
             process = subprocess.Popen(command, **quiet)
@@ -115,4 +120,6 @@ def test_random_kills(tmp_path, source):
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 kills += process.wait() == -signal.SIGKILL
+        whole_runs += 1
         assert contents(target) == wanted, kills
+    print(f"{kills} kills, {whole_runs} conversions that end with the same bytes")
