@@ -81,7 +81,8 @@ def _picker(places):
 
 def _separated(path, columns, encoding, separator):
     csv.field_size_limit(LARGEST_CELL)
-    rows = csv.reader(_lines(path, encoding), delimiter=separator, strict=True)
+    lines = _lines(path, encoding)
+    rows = csv.reader(lines, delimiter=separator, strict=True)
     end, header, pick = 0, None, None
     try:
         for cells in rows:
@@ -102,6 +103,8 @@ def _separated(path, columns, encoding, separator):
                 yield number, ()
     except csv.Error as error:
         raise LabError(f"{path}:{end + 1}: {_csv_fault(str(error))}") from error
+    finally:
+        lines.close()  # and the file with it
 
 
 def _csv_fault(error):
