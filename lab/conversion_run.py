@@ -13,6 +13,7 @@ from lab.conversion import Engine
 from lab.conversion_check import check_shard
 from lab.conversion_plan import bytes_of, cores, sources_of, stat_of
 from lab.durable import sync_folder
+from lab.hashing import Hashing
 from lab.progress import bytes_progress, progress
 
 
@@ -128,17 +129,17 @@ class SourceHashes:
         self.plan, self.build, self.running = plan, build, {}
 
     def __enter__(self):
-        self.pool = ThreadPoolExecutor(max(1, cores() // 4))
+        self.pool = Hashing(max(1, cores() // 4)).__enter__()
         return self
 
-    def __exit__(self, *_):
-        self.pool.shutdown(cancel_futures=True)
+    def __exit__(self, *failure):
+        self.pool.__exit__(*failure)
 
     def begin(self, shard):
         """Begin with a shard, if it is not done."""
         if shard not in self.build.said("source") and shard not in self.running:
             path = self.plan.source.folder / shard
-            self.running[shard] = stat_of(path), self.pool.submit(sha256, path)
+            self.running[shard] = stat_of(path), self.pool.submit(self.pool.sha256, path)
 
     def wait(self, shards):
         """Wait until `shards` are hashed and recorded, as they are on the disk now.
