@@ -107,11 +107,8 @@ def dry_run(args):
     """Print the plan. No weight is read; of a hub id the small files are fetched and the shards' headers."""
     places.refuse_place(args.mlx_path, args.hf_path)
     source, target = hub.find_source(args.hf_path, args.revision, "headers"), places.resolved(args.mlx_path)
-    if (places.partial_of(target) / places.PLAN).is_file():
-        with building.going_on(target) as build:  # only there it is known what the unfinished run has consumed
-            plan = conversion_plan.make_plan(source, args, consumed_by(build))
-    else:
-        plan = conversion_plan.make_plan(source, args)
+    consumed = consumed_by(building.look_at(target))  # only the unfinished run knows what the deleted shards held
+    plan = conversion_plan.make_plan(source, args, consumed)
     conversion_report.print_plan(plan, args)
     conversion_report.print_place(target, args.force)
 

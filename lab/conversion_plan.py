@@ -116,7 +116,9 @@ def differences(old, new):
 
 
 def _changed(old, new, part):
-    return [(key, value) for key, value in old.get(part, {}).items() if new[part].get(key) != value]
+    known = old.get(part, {})
+    keys = dict.fromkeys([*known, *new[part]] if known else ())
+    return [(key, known.get(key)) for key in keys if new[part].get(key) != known.get(key)]
 
 
 class Consumed:
