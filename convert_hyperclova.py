@@ -148,7 +148,8 @@ def begin(build, plan, consumed):
     """
     revision = plan.source.revision
     record = {**plan.record(), "revision": revision}
-    changed = conversion_plan.differences(build.plan, record) if build.plan else []
+    keep = bool(build.plan) and conversion_plan.same_shards(build.plan, record)
+    changed = conversion_plan.differences(build.plan, record) if build.plan and not keep else []
     if consumed:  # the plan takes such a shard to be as it was; the hub may have another commit by now
         promised = {name: plan.source.digests.get(name, was) for name, was in consumed.identities.items()}
         changed += [f"{name} has changed" for name, was in consumed.identities.items() if promised[name] != was]
@@ -159,7 +160,7 @@ def begin(build, plan, consumed):
     if changed and consumed:
         what = f"is unfinished, its source is consumed in part, and {'; '.join(changed)}"
         raise LabError(f"{build.folder}: {what}; {undo} and run the same command, or {consumed.remedy()}")
-    if build.begin(record):
+    if build.begin(record, keep):
         print(f"going on with {build.folder}: {len(build.said('shard'))} of {len(plan.shards)} shards are there")
     elif changed:
         print(f"{build.folder}: started over, for {'; '.join(changed)}")

@@ -76,15 +76,23 @@ class Build:
         (self.folder / SUMMARY).unlink()
         return False
 
-    def begin(self, plan):
-        """Make `plan` (JSON, with its "fingerprint") the one that is followed; returns whether an earlier run's is gone on with."""
+    def begin(self, plan, keep=False):
+        """Make `plan` (JSON, with its "fingerprint") the one that is followed; returns whether an earlier run's is gone on with.
+
+        `keep`: what the journal holds is right by this plan, too, whatever its fingerprint.
+        """
         if self.plan and self.plan["fingerprint"] == plan["fingerprint"]:
             return True
-        _clear(self.folder)
-        self.plan, self.journal, self.complete = plan, {}, False
+        if keep:
+            (self.folder / SUMMARY).unlink(missing_ok=True)  # it tells of files that the plan makes otherwise
+            sync_folder(self.folder)
+        else:
+            _clear(self.folder)
+            self.journal = {}
+        self.plan, self.complete = plan, False
         write_json(self.folder / PLAN, plan)
         sync_folder(self.folder)
-        return False
+        return keep
 
     def said(self, kind):
         """What the journal holds of a kind of thing, {its name: facts}."""

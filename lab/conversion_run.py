@@ -35,7 +35,8 @@ def run(plan, build, args):
         answering = aside.submit(import_module, "lab.conversion_answer")
         write_shards(plan, todo, build, hashes, args)
         hashes.wait([shard for shard in plan.identities if shard not in build.said("consumed")])
-    tell_speed(todo, time.monotonic() - started)
+    if todo:
+        tell_speed(todo, time.monotonic() - started)
     write_json(build.folder / checkpoints.INDEX, plan.index())
     write_json(build.folder / "config.json", plan.config)
     carried = turn_ends.kept(checkpoints.carried_files(plan.source.folder), plan.model.ends)
