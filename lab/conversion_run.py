@@ -154,13 +154,21 @@ class SourceHashes:
             self.build.said("source").pop(shard, None)
             self.begin(shard)
             stat, hashed = self.running.pop(shard)
-            digest = hashed.result()
+            digest = read_result(hashed, path)
             if digest != self.plan.source.digests.get(shard, digest):
                 self.plan.source.refuse(shard, digest)
             same = stat == self.plan.identities[shard] or shard in self.plan.source.digests
             if stat != stat_of(path) or not same or digest != (known or {}).get("sha256", digest):
                 raise LabError(f"{path}: changed while it was converted; leave it alone and run the same command")
             self.build.say("source", shard, {"sha256": digest, "stat": stat})
+
+
+def read_result(hashed, path):
+    """The hash of a source shard, once it is there. Raises LabError that names the shard where it cannot be read."""
+    try:
+        return hashed.result()
+    except OSError as error:  # of a read it does not say of which file, and the result's would be blamed
+        raise LabError(f"{path}: cannot read ({error.strerror}); download this file again") from error
 
 
 def results_of(plan, build):

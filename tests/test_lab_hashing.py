@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from lab import conversion_report, conversion_run
+from lab.cli import LabError
 from lab.hashing import BLOCK, Hashing
 
 
@@ -41,3 +42,9 @@ def test_ctrl_c_waits_for_no_file_to_be_hashed(tmp_path, work):
     finally:
         signal.signal(signal.SIGALRM, before)
     assert time.monotonic() - started < 5
+
+
+def test_a_source_that_cannot_be_hashed_is_named(tmp_path):
+    (tmp_path / "shard").mkdir()
+    with pytest.raises(LabError, match="shard: cannot read .*; download this file again"):
+        of_the_source(tmp_path)
