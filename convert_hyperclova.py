@@ -107,11 +107,8 @@ def dry_run(args):
     """Print the plan. No weight is read; of a hub id the small files are fetched and the shards' headers."""
     places.refuse_place(args.mlx_path, args.hf_path)
     source, target = hub.find_source(args.hf_path, args.revision, "headers"), places.resolved(args.mlx_path)
-    if (places.partial_of(target) / places.PLAN).is_file():
-        with building.going_on(target) as build:  # only there it is known what the unfinished run has consumed
-            plan = conversion_plan.make_plan(source, args, consumed_by(build))
-    else:
-        plan = conversion_plan.make_plan(source, args)
+    consumed = consumed_by(building.look_at(target))  # only the unfinished run knows what the deleted shards held
+    plan = conversion_plan.make_plan(source, args, consumed)
     conversion_report.print_plan(plan, args)
     conversion_report.print_place(target, args.force)
 
@@ -151,7 +148,8 @@ def begin(build, plan, consumed):
     """
     revision = plan.source.revision
     record = {**plan.record(), "revision": revision}
-    changed = conversion_plan.differences(build.plan, record) if build.plan else []
+    keep = bool(build.plan) and conversion_plan.same_shards(build.plan, record)
+    changed = conversion_plan.differences(build.plan, record) if build.plan and not keep else []
     if consumed:  # the plan takes such a shard to be as it was; the hub may have another commit by now
         promised = {name: plan.source.digests.get(name, was) for name, was in consumed.identities.items()}
         changed += [f"{name} has changed" for name, was in consumed.identities.items() if promised[name] != was]
@@ -162,7 +160,7 @@ def begin(build, plan, consumed):
     if changed and consumed:
         what = f"is unfinished, its source is consumed in part, and {'; '.join(changed)}"
         raise LabError(f"{build.folder}: {what}; {undo} and run the same command, or {consumed.remedy()}")
-    if build.begin(record):
+    if build.begin(record, keep):
         print(f"going on with {build.folder}: {len(build.said('shard'))} of {len(plan.shards)} shards are there")
     elif changed:
         print(f"{build.folder}: started over, for {'; '.join(changed)}")

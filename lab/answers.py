@@ -59,7 +59,7 @@ def turn_ends(tokenizer):
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
     try:
         closing = _around(tokenizer, turns, "the chat template", {})[1]
-        prompt = render(tokenizer, turns[:1], "the chat template", add_generation_prompt=True)
+        prompt = "".join(render(tokenizer, turns[:1], add_generation_prompt=begun) for begun in (True, False))
     except LabError:
         return []
     found = closing_of_answer(closing, prompt, tokenizer.all_special_tokens)

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
 
 from lab.cli import LabError, read_json, sha256, write_json
 from lab.durable import sync, sync_folder
@@ -37,7 +38,15 @@ def going_on(target):
     """The Build of the folder `target`, with what an unfinished run left. Raises LabError as `building` does."""
     target = resolved(target)
     with _locked(target) as partial:
-        yield Build(partial, target)
+        build = Build(partial, target)
+        build.clean_up()
+        yield build
+
+
+def look_at(target):
+    """The Build of the folder `target` for a look: nothing is changed, and another run may be at work there."""
+    target = resolved(target)
+    return Build(partial_of(target), target)
 
 
 class Build:
@@ -45,13 +54,19 @@ class Build:
 
     def __init__(self, folder, target):
         self.folder, self.target = folder, target
-        for half in folder.glob(".*.partial"):  # write_atomically was killed before its rename
-            half.unlink()
         self.plan = _read_plan(folder / PLAN)
-        self.journal = _read_journal(folder / JOURNAL) if self.plan else {}
-        self.complete = self._is_complete()
+        self.journal, self.whole_lines = _read_journal(folder / JOURNAL) if self.plan else ({}, 0)
 
-    def _is_complete(self):
+    def clean_up(self):
+        """Take away what a crash has left half written."""
+        for half in self.folder.glob(".*.partial"):  # write_atomically was killed before its rename
+            half.unlink()
+        journal = self.folder / JOURNAL
+        if self.plan and journal.is_file() and journal.stat().st_size > self.whole_lines:
+            os.truncate(journal, self.whole_lines)  # so that the next line begins on its own
+
+    @cached_property
+    def complete(self):
         """Whether all was written and only the move was left to do. A summary of what is not whole any more goes."""
         if not is_result(self.folder):
             return False
@@ -61,15 +76,23 @@ class Build:
         (self.folder / SUMMARY).unlink()
         return False
 
-    def begin(self, plan):
-        """Make `plan` (JSON, with its "fingerprint") the one that is followed; returns whether an earlier run's is gone on with."""
+    def begin(self, plan, keep=False):
+        """Make `plan` (JSON, with its "fingerprint") the one that is followed; returns whether an earlier run's is gone on with.
+
+        `keep`: what the journal holds is right by this plan, too, whatever its fingerprint.
+        """
         if self.plan and self.plan["fingerprint"] == plan["fingerprint"]:
             return True
-        _clear(self.folder)
-        self.plan, self.journal, self.complete = plan, {}, False
+        if keep:
+            (self.folder / SUMMARY).unlink(missing_ok=True)  # it tells of files that the plan makes otherwise
+            sync_folder(self.folder)
+        else:
+            _clear(self.folder)
+            self.journal = {}
+        self.plan, self.complete = plan, False
         write_json(self.folder / PLAN, plan)
         sync_folder(self.folder)
-        return False
+        return keep
 
     def said(self, kind):
         """What the journal holds of a kind of thing, {its name: facts}."""
@@ -104,10 +127,7 @@ def _read_plan(path):
 
 
 def _read_journal(path):
-    """{kind: {name: facts}} up to the first line that is not whole: a crash in the middle of a line leaves half of it.
-
-    That half is cut off, so that the next line begins on its own.
-    """
+    """({kind: {name: facts}}, bytes) up to the first line that is not whole: a crash leaves half a line."""
     journal, good = {}, 0
     raw = path.read_bytes() if path.is_file() else b""
     for line in raw.splitlines(keepends=True):
@@ -117,9 +137,7 @@ def _read_journal(path):
         except (ValueError, KeyError, TypeError, RecursionError):
             break
         good += len(line)
-    if good < len(raw):
-        os.truncate(path, good)
-    return journal
+    return journal, good
 
 
 def is_whole(path, facts):

@@ -2,12 +2,12 @@
 
 import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lab import building, cache, places
-from lab.cli import CheckFailed, LabError, read_json, sha256
+from lab.cli import CheckFailed, LabError, read_json
 from lab.conversion_plan import cores
+from lab.hashing import Hashing
 from lab.progress import progress
 
 
@@ -124,17 +124,15 @@ def recorded(summary, folder):
 
 def compare(folder, digests, title):
     """The faults of files that should have the SHA-256 given, {name: digest}."""
-    names, pool = sorted(digests), ThreadPoolExecutor(cores())
-    try:
-        found = pool.map(lambda name: fault_of(folder / name, digests[name]), names)
+    names = sorted(digests)
+    with Hashing(cores()) as pool:
+        found = pool.map(lambda name: fault_of(folder / name, digests[name], pool.sha256), names)
         pairs = zip(progress(names, f"hashing the {title}"), found, strict=True)
         return [f"{folder / name}: {fault}" for name, fault in pairs if fault]
-    finally:
-        pool.shutdown(cancel_futures=True)  # of Ctrl-C: the files that wait need not be read
 
 
-def fault_of(path, digest):
-    """What is wrong with a file that should have the SHA-256 `digest`, or None."""
+def fault_of(path, digest, sha256):
+    """What is wrong with a file that should have the SHA-256 `digest`, or None; `sha256` takes a path."""
     try:
         if not path.is_file():
             return "missing"

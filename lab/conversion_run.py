@@ -13,6 +13,7 @@ from lab.conversion import Engine
 from lab.conversion_check import check_shard
 from lab.conversion_plan import bytes_of, cores, sources_of, stat_of
 from lab.durable import sync_folder
+from lab.hashing import Hashing
 from lab.progress import bytes_progress, progress
 
 
@@ -34,7 +35,8 @@ def run(plan, build, args):
         answering = aside.submit(import_module, "lab.conversion_answer")
         write_shards(plan, todo, build, hashes, args)
         hashes.wait([shard for shard in plan.identities if shard not in build.said("consumed")])
-    tell_speed(todo, time.monotonic() - started)
+    if todo:
+        tell_speed(todo, time.monotonic() - started)
     write_json(build.folder / checkpoints.INDEX, plan.index())
     write_json(build.folder / "config.json", plan.config)
     carried = turn_ends.kept(checkpoints.carried_files(plan.source.folder), plan.model.ends)
@@ -128,17 +130,17 @@ class SourceHashes:
         self.plan, self.build, self.running = plan, build, {}
 
     def __enter__(self):
-        self.pool = ThreadPoolExecutor(max(1, cores() // 4))
+        self.pool = Hashing(max(1, cores() // 4)).__enter__()
         return self
 
-    def __exit__(self, *_):
-        self.pool.shutdown(cancel_futures=True)
+    def __exit__(self, *failure):
+        self.pool.__exit__(*failure)
 
     def begin(self, shard):
         """Begin with a shard, if it is not done."""
         if shard not in self.build.said("source") and shard not in self.running:
             path = self.plan.source.folder / shard
-            self.running[shard] = stat_of(path), self.pool.submit(sha256, path)
+            self.running[shard] = stat_of(path), self.pool.submit(self.pool.sha256, path)
 
     def wait(self, shards):
         """Wait until `shards` are hashed and recorded, as they are on the disk now.
@@ -152,13 +154,21 @@ class SourceHashes:
             self.build.said("source").pop(shard, None)
             self.begin(shard)
             stat, hashed = self.running.pop(shard)
-            digest = hashed.result()
+            digest = read_result(hashed, path)
             if digest != self.plan.source.digests.get(shard, digest):
                 self.plan.source.refuse(shard, digest)
             same = stat == self.plan.identities[shard] or shard in self.plan.source.digests
             if stat != stat_of(path) or not same or digest != (known or {}).get("sha256", digest):
                 raise LabError(f"{path}: changed while it was converted; leave it alone and run the same command")
             self.build.say("source", shard, {"sha256": digest, "stat": stat})
+
+
+def read_result(hashed, path):
+    """The hash of a source shard, once it is there. Raises LabError that names the shard where it cannot be read."""
+    try:
+        return hashed.result()
+    except OSError as error:  # of a read it does not say of which file, and the result's would be blamed
+        raise LabError(f"{path}: cannot read ({error.strerror}); download this file again") from error
 
 
 def results_of(plan, build):

@@ -5,6 +5,7 @@ import json
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from lab.cli import LabError
 from lab.durable import sync
@@ -25,10 +26,8 @@ class ShardWriter:
     def __enter__(self):
         self.pool, self.syncs, self.waiting = ThreadPoolExecutor(1), ThreadPoolExecutor(1), deque()
         self.syncing = None
-        try:
+        with self._told():
             self.file = open(self.path, "wb", buffering=0)  # noqa: SIM115  (closed in __exit__)
-        except OSError as error:
-            raise LabError(f"{self.path}: cannot write ({error.strerror}); free the disk") from error
         return self
 
     def put(self, data):
@@ -40,25 +39,37 @@ class ShardWriter:
     def _write(self, data):
         data = memoryview(data).cast("B")
         place = 0
-        try:
+        with self._told():
             while place < len(data):
                 place += self.file.write(data[place:])
-        except OSError as error:
-            raise LabError(f"{self.path}: cannot write ({error.strerror}); free the disk") from error
         self.digest.update(data)
         begun = self.written // SYNC_EVERY
         self.written += len(data)
         if self.written // SYNC_EVERY > begun and (self.syncing is None or self.syncing.done()):
+            self._hear()
             self.syncing = self.syncs.submit(os.fsync, self.file.fileno())
+
+    def _hear(self):
+        """Raise LabError where the last sync in the middle of the file failed: a disk tells of lost bytes once only."""
+        with self._told():
+            if self.syncing is not None:
+                self.syncing.result()
+
+    @contextmanager
+    def _told(self):
+        try:
+            yield
+        except OSError as error:
+            raise LabError(f"{self.path}: cannot write ({error.strerror}); free the disk") from error
 
     def __exit__(self, kind, error, trace):
         try:
             if kind is None:
                 for write, _ in self.waiting:
                     write.result()
-                if self.syncing is not None:
-                    self.syncing.result()  # a disk tells of a failed write once only
-                sync(self.file.fileno())
+                self._hear()
+                with self._told():
+                    sync(self.file.fileno())
         finally:
             self.pool.shutdown(cancel_futures=True)
             self.syncs.shutdown(cancel_futures=True)

@@ -138,7 +138,8 @@ def named_stops(found, template, tokens):
 
 def closings(render, tokens):
     """The texts of the tokens that a template closes an answer and a tool call with."""
-    prompt = render([{"role": "user", "content": "?"}], add_generation_prompt=True)
+    asked = [{"role": "user", "content": "?"}]
+    prompt = render(asked, add_generation_prompt=True) + render(asked)
     found = [closing_of_answer(after_stand_in(render, answers()), prompt, tokens)]
     with suppress(Exception):  # it means no more than a template that knows no tools
         found.append(closing_of_call(after_stand_in(render, calls()), prompt, tokens))
@@ -188,8 +189,10 @@ def after_stand_in(render, dialogues):
 def closing_of_answer(after, prompt, tokens):
     """The token that ends an answer, of those in a row right after its text; None where there is none.
 
+    `prompt` is what the template makes of a question: with the beginning of an answer, and without.
+
     Think-14B writes <|im_end|><|endofturn|>: the first ends its thoughts, too, so that only the second, which
-    no prompt has, ends the turn.
+    no prompt has, ends the turn. Phi-4-mini writes <|end|><|endoftext|>, the second behind every dialogue: the first ends it.
     """
     run, rest = [], after.lstrip()
     while text := max((text for text in tokens if rest.startswith(text)), key=len, default=None):

@@ -12,6 +12,7 @@ from lab import building, conversion, conversion_check, conversion_plan, convers
 from lab.cli import LabError, finish, sha256
 from tests.small_checkpoints import (
     convert,
+    edit_json,
     flip,
     load_all,
     refused,
@@ -154,6 +155,34 @@ def stopped_after(kind, monkeypatch, source, *flags):
     with monkeypatch.context() as patch:
         patch.setattr(building.Build, "say", stop)
         assert convert(source, *flags)[0] == 75
+
+
+def test_settings_that_change_no_shard_start_nothing_over(make_checkpoint, monkeypatch, capsys):
+    """An end token that was mended meanwhile, or that a newer version of the lab finds: the consumed source is not asked for again."""
+    source = make_checkpoint()
+    monkeypatch.setattr(building, "SHARD_BYTES", 50_000)
+    stopped_after("consumed", monkeypatch, source, "--consume-source")
+    edit_json(source / "generation_config.json", eos_token_id=[3, 5, 7])
+    code, target = convert(source, "--consume-source")
+    out = capsys.readouterr()
+    assert code == 0 and "going on with" in out.out, out.err
+    ids = json.loads((target / "config.json").read_text())["eos_token_id"]
+    assert 7 in ids and ids == json.loads((target / "generation_config.json").read_text())["eos_token_id"]
+
+
+def test_a_result_that_waits_for_its_move_is_not_taken_for_that_of_other_settings(
+    make_checkpoint, monkeypatch, capsys
+):
+    source = make_checkpoint()
+    with monkeypatch.context() as patch:
+        patch.setattr(building, "_move", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert convert(source)[0] == 75
+    edit_json(source / "generation_config.json", eos_token_id=[3, 5, 7])
+    capsys.readouterr()
+    code, target = convert(source)
+    assert "MB/s" not in capsys.readouterr().out  # no shard was left to do
+    assert code == 0 and 7 in json.loads((target / "config.json").read_text())["eos_token_id"]
+    assert convert_hyperclova.main(["--mlx-path", str(target), "--verify"]) == 0
 
 
 def test_nothing_is_deleted_without_the_flag_whatever_was_before(make_checkpoint, monkeypatch):

@@ -336,6 +336,28 @@ def test_the_plan_of_a_source_that_is_consumed_in_part(small, capsys):
     assert "21 tensors taken" in capsys.readouterr().out
 
 
+def test_a_plan_looks_and_changes_nothing_also_beside_a_run_at_work(small, capsys):
+    target = small.parent / "target"
+    with building.going_on(target) as build:
+        convert_hyperclova.begin(build, plan_of(hub.Source(small))[0], None)
+        (build.folder / places.JOURNAL).write_bytes(b'{"half of a line')
+        building.write_json(build.folder / places.SUMMARY, {"flags": {"mlx_path": "x"}, "files": {"gone": {}}})
+        before = {path.name: path.read_bytes() for path in build.folder.iterdir()}
+        assert convert(small, "--dry-run")[0] == 0, capsys.readouterr().err
+        assert {path.name: path.read_bytes() for path in build.folder.iterdir()} == before
+    assert convert(small)[0] == 0
+
+
+def test_what_tells_two_plans_apart_may_be_new_in_the_second():
+    """A folder in the making of an older version, say, whose config names no end tokens."""
+    old, new = (
+        {"config": {"a": 1}, "fingerprint": "1"},
+        {"config": {"a": 1, "eos_token_id": 2}, "fingerprint": "2"},
+    )
+    rest = {"identities": {}, "made_with": {}}
+    assert conversion_plan.differences({**old, **rest}, {**new, **rest}) == ["eos_token_id None, not 2"]
+
+
 def test_the_plan_s_disk_is_what_the_conversion_asks_for(small, capsys):
     """The download counts where it goes onto the same disk, all of it or a shard at a time."""
     path = small / ONE

@@ -21,6 +21,7 @@ ENDS = {  # template: its end tokens; the tokens that the embedded tokenizer lac
     "hyperclovax14b": ["<|endofturn|>", "<|stop|>"],
     "deepseek_r1": ["<|end|>"],
     "phi3": ["<|end|>", "<|endoftext|>"],
+    "phi4": ["<|end|>", "<|endoftext|>"],
     "alpaca": ["<|im_end|>"],
 }
 OPENERS = [

@@ -1,9 +1,13 @@
+import errno
 import hashlib
 import json
+import os
 import struct
+import time
 
 import pytest
 
+from lab import shards
 from lab.building import Build, building, going_on
 from lab.checkpoints import Tensor, read_shard
 from lab.cli import LabError
@@ -46,6 +50,28 @@ def test_a_full_disk_while_writing_is_one_line():
         ShardWriter("/dev/full") as writer,
     ):
         writer.put(b"x")
+
+
+def test_a_disk_that_tells_once_of_bytes_it_lost_is_heard(tmp_path, monkeypatch):
+    """fsync says so to the first who asks, and nothing to those after him: that may be one in the middle of a file."""
+    fsync, asked = os.fsync, []
+
+    def losing(file):
+        asked.append(file)
+        if len(asked) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+        return fsync(file)
+
+    monkeypatch.setattr(os, "fsync", losing)
+    monkeypatch.setattr(shards, "SYNC_EVERY", 4)
+    monkeypatch.setattr(shards, "WAITING", 0)
+    with (
+        pytest.raises(LabError, match="model.safetensors: cannot write .Input/output error"),
+        ShardWriter(tmp_path / "model.safetensors") as writer,
+    ):
+        for _ in range(50):
+            writer.put(b"12345")
+            time.sleep(0.001)
 
 
 def test_a_journal_survives_half_a_line_and_foreign_plans_start_over(tmp_path):

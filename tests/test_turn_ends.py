@@ -81,6 +81,8 @@ def test_what_ends_thoughts_alone_ends_no_answer():
         ("{% for m in messages %}{{ m.content[0].text }}<|stop|>{% endfor %}", (7,)),  # a processor's
         ("{% if messages[0].role != 'system' %}{{ raise_exception('no') }}{% endif %}{{ messages[2].content }}<|stop|>", ()),
         ("{{ messages[-1].content }}{{ eos_token }}", (0,)),
+        # Phi-4-mini's: what stands behind every dialogue, a question's too, is not what the answer ends with.
+        ("{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}{{ eos_token if not add_generation_prompt }}", (2,)),
         ("{% set n = namespace(x=1) %}{% for m in messages %}{{ m.content }}<|stop|>{% break %}{% endfor %}", ()),
         (
             "{% for m in messages %}{{ m.content }}{{ m.tool_calls | tojson if m.tool_calls }}"
