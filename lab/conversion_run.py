@@ -37,6 +37,18 @@ def run(plan, build, args):
         hashes.wait([shard for shard in plan.identities if shard not in build.said("consumed")])
     if todo:
         tell_speed(todo, time.monotonic() - started)
+    write_rest(plan, build, args)
+    results = results_of(plan, build)
+    results["prompt"] = answering.result().PROMPT
+    results["answer"] = answering.result().check_answer(build.folder)
+    results["files"] = hash_files(build)
+    shards = {f"{args.hf_path}/{name}": digest for name, digest in results["source"]["shards"].items()}
+    inputs = {f"{args.hf_path}/config.json": results["source"]["config"], **shards}
+    write_summary(build.folder / places.SUMMARY, args, inputs, results)
+
+
+def write_rest(plan, build, args):
+    """Write what goes with the shards: index, config, tokenizer, end tokens, model card."""
     write_json(build.folder / checkpoints.INDEX, plan.index())
     write_json(build.folder / "config.json", plan.config)
     carried = turn_ends.kept(checkpoints.carried_files(plan.source.folder), plan.model.ends)
@@ -46,13 +58,6 @@ def run(plan, build, args):
         write_atomically(build.folder / path.name, path.read_bytes())
     turn_ends.write(plan.model.ends, build.folder)
     write_atomically(build.folder / "README.md", model_card.text(plan, args))
-    results = results_of(plan, build)
-    results["prompt"] = answering.result().PROMPT
-    results["answer"] = answering.result().check_answer(build.folder)
-    results["files"] = hash_files(build)
-    shards = {f"{args.hf_path}/{name}": digest for name, digest in results["source"]["shards"].items()}
-    inputs = {f"{args.hf_path}/config.json": results["source"]["config"], **shards}
-    write_summary(build.folder / places.SUMMARY, args, inputs, results)
 
 
 def to_download(plan, build, args):
