@@ -193,8 +193,9 @@ def _locked(target):
 
 def _forget(partial, made):
     """Remove the folders that were made for a run that came to nothing."""
-    if made and partial.is_dir() and [path.name for path in partial.iterdir()] == [MARK]:
+    if made and partial.is_dir() and {path.name for path in partial.iterdir()} <= {MARK, PLAN}:
         with suppress(OSError):  # another run may have put its own folder beside it
+            (partial / PLAN).unlink(missing_ok=True)
             (partial / MARK).unlink()
             for path in made:
                 path.rmdir()

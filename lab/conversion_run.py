@@ -4,7 +4,7 @@ import os
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
+from contextlib import suppress
 from importlib.util import find_spec
 
 from lab import building, checkpoints, model_card, places, turn_ends
@@ -14,7 +14,7 @@ from lab.conversion_check import check_shard
 from lab.conversion_plan import bytes_of, cores, sources_of, stat_of
 from lab.durable import sync_folder
 from lab.hashing import Hashing
-from lab.progress import bytes_progress, progress
+from lab.progress import bytes_lines, bytes_progress, progress
 
 
 def run(plan, build, args):
@@ -31,20 +31,32 @@ def run(plan, build, args):
         plan.source.fetch_all([name for name in plan.identities if name not in build.said("consumed")])
     started = time.monotonic()
     with SourceHashes(plan, build) as hashes, ThreadPoolExecutor(1) as aside:
-        # mlx-lm, for the last check, takes a second to import: beside the shards.
-        answering = aside.submit(import_module, "lab.conversion_answer")
+        aside.submit(import_tokenizers)
         write_shards(plan, todo, build, hashes, args)
         hashes.wait([shard for shard in plan.identities if shard not in build.said("consumed")])
     if todo:
         tell_speed(todo, time.monotonic() - started)
     write_rest(plan, build, args)
     results = results_of(plan, build)
-    results["prompt"] = answering.result().PROMPT
-    results["answer"] = answering.result().check_answer(build.folder)
+    from lab import conversion_answer  # only now: it loads mlx-lm
+
+    print("checking the result: a few tokens by plain mlx-lm", flush=True)
+    results["prompt"] = conversion_answer.PROMPT
+    results["answer"] = conversion_answer.check_answer(build.folder)
     results["files"] = hash_files(build)
     shards = {f"{args.hf_path}/{name}": digest for name, digest in results["source"]["shards"].items()}
     inputs = {f"{args.hf_path}/config.json": results["source"]["config"], **shards}
     write_summary(build.folder / places.SUMMARY, args, inputs, results)
+
+
+def import_tokenizers():
+    """Import what takes mlx-lm most of its second. A failure is told where it is used.
+
+    No more of it: a thread of Python's that has used MLX can abort the process while Python ends (MLX 0.32.4).
+    """
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # as mlx-lm does
+    with suppress(ImportError):
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: F401
 
 
 def write_rest(plan, build, args):
@@ -76,7 +88,7 @@ def tell_speed(shards, seconds):
 
 
 def drop_damaged(plan, build):
-    """Strike out of the journal what it says to be written and is not so on the disk any more.
+    """Strike out of the journal what it says to be written and is not so on the disk any more; remove what it does not say.
 
     Raises LabError where the source of such a shard is consumed.
     """
@@ -91,6 +103,9 @@ def drop_damaged(plan, build):
             raise LabError(f"{build.folder / name}: {what}")
         print(f"{build.folder / name}: damaged since it was written, so it is written again")
         del done[name]
+    for path in build.folder.glob("*.safetensors"):
+        if path.name not in done:
+            path.unlink()  # half a shard would be written over anyway, and takes the room that is looked for next
 
 
 def write_shards(plan, todo, build, hashes, args):
@@ -104,7 +119,7 @@ def write_shards(plan, todo, build, hashes, args):
             for shard in needed:
                 if not (source.folder / shard).is_file():
                     print(f"{source.repository or source.folder}: fetching {shard}", flush=True)
-                source.fetch(shard)
+                source.fetch(shard, bytes_lines(source.sizes.get(shard, 0), f"downloading {shard}"))
                 hashes.begin(shard)
             path = build.folder / name
             digest = engine.write(path, steps)

@@ -25,10 +25,7 @@ def progress(items, title):
 def bytes_progress(total, title):
     """A function that takes how many bytes were done; it shows how far that is of `total`, how fast, how long still."""
     if not sys.stderr.isatty():
-        gigabytes = f"of {total / 1e9:.1f} GB"
-        yield _plain_lines(
-            title, total, lambda done, rate: f"{done / 1e9:.1f} {gigabytes}, {rate / 1e6:,.0f} MB/s"
-        )
+        yield bytes_lines(total, title)
         return
     from rich import progress as rich
     from rich.console import Console
@@ -38,6 +35,12 @@ def bytes_progress(total, title):
     with rich.Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=total)
         yield lambda nbytes: bar.update(task, advance=nbytes)
+
+
+def bytes_lines(total, title):
+    """As `bytes_progress`, in plain lines: beside a bar that is there already, too."""
+    size = f"of {total / 1e9:.1f} GB"
+    return _plain_lines(title, total, lambda done, rate: f"{done / 1e9:.1f} {size}, {rate / 1e6:,.0f} MB/s")
 
 
 def _plain_lines(title, total, in_words):

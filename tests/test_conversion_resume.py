@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from tests.small_checkpoints import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
+ARGS = convert_hyperclova.parse_args([])
 SHARD_FILES = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 
 
@@ -45,6 +48,43 @@ def test_ctrl_c_says_that_the_same_command_goes_on(make_checkpoint, monkeypatch,
     assert "the same command goes on" in capsys.readouterr().err and partial.is_dir()
     code, target = convert(source)
     assert code == 0 and "1 of 4 shards are there" in capsys.readouterr().out and not partial.exists()
+
+
+def test_half_a_shard_does_not_take_the_room_that_the_next_run_needs(make_checkpoint, monkeypatch, capsys):
+    """On a disk with room for the result and little more, after kill -9 in the middle of the second shard."""
+    source = make_checkpoint()
+    partial = unfinished(source, monkeypatch)
+    (partial / "model-00002-of-00004.safetensors").write_bytes(bytes(30_000))
+    real, plan = shutil.disk_usage(source), conversion_plan.make_plan(hub.find_source(source), ARGS)
+    room = plan.output_bytes * building.FREE_SHARE + 10_000
+
+    def tight(path):
+        return real._replace(free=room - sum(file.stat().st_size for file in partial.glob("*.safetensors")))
+
+    monkeypatch.setattr(shutil, "disk_usage", tight)
+    assert convert(source)[0] == 0 and "1 of 4 shards are there" in capsys.readouterr().out
+
+
+def test_a_disk_that_is_too_small_from_the_start_is_left_as_it_was(make_checkpoint, monkeypatch, capsys):
+    source = make_checkpoint()
+    before = sorted(source.parent.iterdir())
+    real = shutil.disk_usage(source)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=1000))
+    assert "of disk, 0.0 GB are free; free the disk" in refused(capsys, source)
+    assert sorted(source.parent.iterdir()) == before
+
+
+def test_no_thread_of_pythons_uses_mlx():
+    """One that has can abort the process while Python ends: Ctrl-C gave 134 instead of 75."""
+    code = (
+        "import sys\nfrom concurrent.futures import ThreadPoolExecutor\n"
+        "from lab.conversion_run import import_tokenizers\n"
+        "with ThreadPoolExecutor(1) as aside: aside.submit(import_tokenizers).result()\n"
+        "assert 'transformers' in sys.modules\n"
+        "sys.exit(any(name.split('.')[0] == 'mlx_lm' for name in sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_shard_damaged_since_is_written_again(make_checkpoint, by_mlx_lm, monkeypatch, capsys):
