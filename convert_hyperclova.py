@@ -24,7 +24,8 @@ from lab.cli import STOPPED, LabError, check_place, finish, write_atomically
 
 def parse_args(argv):
     layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
+    # No abbreviations: "--c" would be --consume-source, which deletes.
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout, allow_abbrev=False)
     add = parser.add_argument
     add("--hf-path", help=f"local folder or hub id ({hub.SOURCE_32B})")
     add("--revision", help="branch, tag or commit of a hub id (main)")

@@ -284,6 +284,14 @@ def test_a_flag_that_would_be_ignored_is_bad_usage(capsys, flags, message):
     assert caught.value.code == 2 and message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("short", ["--c", "--consume", "--forc"])
+def test_no_flag_is_guessed_from_its_beginning(capsys, short):
+    """One of them deletes the source."""
+    with pytest.raises(SystemExit) as caught:
+        convert_hyperclova.parse_args(["--hf-path", "x", short])
+    assert caught.value.code == 2 and f"unrecognized arguments: {short}" in capsys.readouterr().err
+
+
 def test_an_output_that_cannot_be_written_is_told_before_the_work(small, capsys):
     (small.parent / "file").touch()
     for output in ("/dev/null", small.parent / "file" / "summary.json"):
