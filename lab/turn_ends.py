@@ -52,14 +52,14 @@ def find(files, from_config, vocabulary):
     reasons = dict.fromkeys(stated, None)
     for number in from_config:
         # Configurations that transformers fills up name token 2, which may be any letter.
-        if number not in reasons and tokens and number not in names:
+        if number not in reasons and tokens and number not in names and number < vocabulary:
             said.append(f"{number} of config.json left out: an ordinary token, no special one")
         elif number not in reasons:
             reasons[number] = f"config.json names it, {GENERATION} does not" if stated else None
     for text in closing:
         reasons.setdefault(tokens[text], "the chat template closes a turn with it")
     beyond = [number for number in reasons if number >= vocabulary]
-    said += [f"{_name(number, names)} left out: the model has {vocabulary} tokens" for number in beyond]
+    said += [f"{_name(number, names)} left out: no token of the model, which has {vocabulary}" for number in beyond]
     ids = tuple(number for number in reasons if number < vocabulary)
     said += [f"{_name(number, names)} added: {reasons[number]}" for number in ids if reasons[number]]
     said += [trouble] if trouble else []

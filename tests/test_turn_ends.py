@@ -127,14 +127,16 @@ def test_ids_without_a_template_and_beyond_the_vocabulary():
     assert (none.ids, none.generation) == ((), None) and "none is known" in none.said[0]
     ends = turn_ends.find(files(TURNS, {"eos_token_id": [2, 400]}), [], 8)
     assert ends.ids == (2, 7) and ends.generation == {"eos_token_id": [2, 7]}
-    assert "400 left out: the model has 8 tokens" in ends.said
-    assert "<|endofturn|> (8) left out: the model has 8 tokens" in ends.said
+    assert "400 left out: no token of the model, which has 8" in ends.said
+    assert "<|endofturn|> (8) left out: no token of the model, which has 8" in ends.said
 
 
 def test_an_ordinary_token_that_config_json_alone_names_ends_nothing():
     """transformers' default for a HyperCLOVA X, written out when it saves one, is token 2: any letter."""
     ends = turn_ends.find(files(CHATML, tokens={"<|im_end|>": 302}), [2], 320)
     assert ends.ids == (302,) and "2 of config.json left out" in ends.said[0]
+    ends = turn_ends.find(files(CHATML, tokens={"<|im_end|>": 302}), [99999], 320)
+    assert ends.ids == (302,) and ends.said[0] == "99999 left out: no token of the model, which has 320"
     assert turn_ends.find({"tokenizer.model": b""}, [2], 320).ids == (2,)  # nothing is known of its tokens
     assert turn_ends.find(files(generation={"eos_token_id": 5}), [], 320).ids == (5,)  # meant
 
