@@ -247,7 +247,11 @@ def test_a_config_that_is_a_link_out(small, capsys):
         (["model.gguf"], "there is only model.gguf"),
         (["consolidated.safetensors"], "there is only consolidated.safetensors"),
         ([ONE, "x.bin"], "model.safetensors.index.json is missing: download it again"),
-        (["text/model.safetensors"], "give the folder {}/text"),
+        (["text/model.safetensors", "text/" + checkpoints.INDEX], "give the folder {}/text"),
+        (
+            ["b/model.safetensors", "a/" + checkpoints.INDEX, "c/x"],
+            "folders inside it that hold a checkpoint: a; b",
+        ),
         ([], "download it again"),
     ],
 )
