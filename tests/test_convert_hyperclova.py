@@ -524,6 +524,23 @@ def test_the_model_card_names_source_and_size(make_checkpoint):
     assert r"| End tokens | 3, 5, 302; <\|im_end\|> (302) added: " in card  # a bare bar would end the cell
 
 
+def test_plan_and_result_say_which_matrices_are_not_quantized(make_checkpoint, capsys):
+    """Else nothing explains 15 bits per weight of an 8 bit model."""
+    source = make_checkpoint()
+    for flags, count in (
+        ((), 4),
+        (("--q-group-size", "128"), 16),
+        (("--q-group-size", "32"), 0),
+        (("--no-quantize",), 0),
+    ):
+        for more in (("--dry-run",), ("--force",)):
+            assert convert(source, *flags, *more)[0] == 0
+            out = capsys.readouterr().out
+            group = flags[1] if len(flags) > 1 else "64"
+            line = f"  {count} matrices whose rows are no multiple of the group of {group} stay as they are\n"
+            assert (line in out) if count else "stay as they are" not in out, (flags, more, out)
+
+
 def test_norms_of_another_number_format_are_kept_and_said(make_checkpoint):
     tensors = {name: v.astype(mx.float32) if v.ndim == 1 else v for name, v in text_tensors().items()}
     code, target = convert(make_checkpoint(tensors=tensors), "--no-quantize")
