@@ -2,6 +2,7 @@
 
   python convert_hyperclova.py --hf-path models/HyperCLOVAX-SEED-Think-32B
   python convert_hyperclova.py --hf-path naver-hyperclovax/HyperCLOVAX-SEED-Think-14B --dry-run
+  python convert_hyperclova.py --hf-path models/HyperCLOVAX-SEED-Think-Tiny --no-quantize
   python convert_hyperclova.py --mlx-path models/HyperCLOVAX-SEED-Think-32B-Text-8bit --verify
 
 Takes the text backbone, folds what is not stock into its weights, quantizes it chunk by chunk, and writes a model
@@ -41,7 +42,8 @@ def parse_args(argv):
         help="of scales, and of what is not quantized (as in the source)",
     )
     add("--force", action="store_true", help="overwrite a result that is there")
-    add("--dry-run", action="store_true", help="print what would be done, and whether this machine can do it")
+    text = "print what would be done, and whether this machine can do it; exits 0 also where something DOES NOT FIT"
+    add("--dry-run", action="store_true", help=text)
     add(
         "--verify",
         action="store_true",

@@ -445,6 +445,15 @@ def test_bad_usage_is_exit_code_2(capsys):
     assert caught.value.code == 2
 
 
+def test_the_help_shows_every_mode_and_what_its_exit_codes_do_not_say(capsys):
+    with pytest.raises(SystemExit) as caught:
+        convert_hyperclova.main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert caught.value.code == 0 and "exits 0 also where something DOES NOT FIT" in text
+    examples = text.partition("Takes the text")[0].partition(":")[2]
+    assert all(flag in examples for flag in ("--dry-run", "--no-quantize", "--verify"))
+
+
 def test_the_plan_is_printed_without_touching_weights(make_checkpoint, tmp_path):
     """In a process of its own: no MLX, nothing written, under a second."""
     source = make_checkpoint()
