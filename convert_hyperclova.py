@@ -42,7 +42,9 @@ def parse_args(argv):
         help="of scales, and of what is not quantized (as in the source)",
     )
     add("--force", action="store_true", help="overwrite a result that is there")
-    text = "print what would be done, and whether this machine can do it; exits 0 also where something DOES NOT FIT"
+    text = (
+        "print what would be done, and whether this machine can do it; exits 0 also where something DOES NOT FIT"
+    )
     add("--dry-run", action="store_true", help=text)
     add(
         "--verify",
