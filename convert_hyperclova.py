@@ -2,6 +2,7 @@
 
   python convert_hyperclova.py --hf-path models/HyperCLOVAX-SEED-Think-32B
   python convert_hyperclova.py --hf-path naver-hyperclovax/HyperCLOVAX-SEED-Think-14B --dry-run
+  python convert_hyperclova.py --hf-path models/HyperCLOVAX-SEED-Think-Tiny --no-quantize
   python convert_hyperclova.py --mlx-path models/HyperCLOVAX-SEED-Think-32B-Text-8bit --verify
 
 Takes the text backbone, folds what is not stock into its weights, quantizes it chunk by chunk, and writes a model
@@ -24,7 +25,8 @@ from lab.cli import STOPPED, LabError, check_place, finish, write_atomically
 
 def parse_args(argv):
     layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
+    # No abbreviations: "--c" would be --consume-source, which deletes.
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout, allow_abbrev=False)
     add = parser.add_argument
     add("--hf-path", help=f"local folder or hub id ({hub.SOURCE_32B})")
     add("--revision", help="branch, tag or commit of a hub id (main)")
@@ -40,7 +42,10 @@ def parse_args(argv):
         help="of scales, and of what is not quantized (as in the source)",
     )
     add("--force", action="store_true", help="overwrite a result that is there")
-    add("--dry-run", action="store_true", help="print what would be done, and whether this machine can do it")
+    text = (
+        "print what would be done, and whether this machine can do it; exits 0 also where something DOES NOT FIT"
+    )
+    add("--dry-run", action="store_true", help=text)
     add(
         "--verify",
         action="store_true",

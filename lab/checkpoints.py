@@ -157,9 +157,12 @@ def _headers_of_absent(folder, shards, absent):
 
 def _instead(folder):
     """The remedy for a folder without the two files, by what lies there instead of them."""
-    deeper = sorted(shown(str(path.parent)) for name in (INDEX, SINGLE) for path in folder.glob(f"*/{name}"))
-    if deeper:
-        return f"give the folder {deeper[0]}"
+    deeper = sorted({path.parent for name in (INDEX, SINGLE) for path in folder.glob(f"*/{name}")})
+    if len(deeper) == 1:
+        return f"give the folder {shown(str(deeper[0]))}"
+    if deeper:  # which of them is meant is for the user to know: others may be no HyperCLOVA X, or results
+        names = "; ".join(_cut([shown(path.name) for path in deeper]))
+        return f"give one of the folders inside it that hold a checkpoint: {names}"
     names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in WEIGHTS)
     if any(name.startswith("model-") and name.endswith(".safetensors") for name in names):
         return f"{INDEX} is missing: {AGAIN}"

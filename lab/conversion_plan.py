@@ -109,10 +109,18 @@ def differences(old, new):
     """In words, what tells two records of plans apart."""
     if old["fingerprint"] == new["fingerprint"]:
         return []
-    found = [f"{key} {value}, not {new['config'].get(key)}" for key, value in _changed(old, new, "config")]
-    found += [f"{shard} has changed" for shard, _ in _changed(old, new, "identities")]
-    found += [f"{name} is another version than {version}" for name, version in _changed(old, new, "made_with")]
+    changed = [pair for part in ("config", "made_with") for pair in _changed(old, new, part)]
+    copy = "quantization_config"  # the same as quantization, for others than mlx-lm
+    found = [f"{key} was {_said(was)}, is now {_said(now)}" for key, was, now in changed if key != copy]
+    found += [f"{shard} has changed" for shard, _, _ in _changed(old, new, "identities")]
     return found or ["the tensors or their numbers are others"]
+
+
+def _said(value):
+    """A setting's value in words; of quantization what the flags --q-bits and --q-group-size say."""
+    if isinstance(value, dict) and {"bits", "group_size"} <= value.keys():
+        return f"{value['bits']} bit in groups of {value['group_size']}"
+    return "none" if value is None else str(value)
 
 
 def same_shards(old, new):
@@ -123,7 +131,8 @@ def same_shards(old, new):
 def _changed(old, new, part):
     known = old.get(part, {})
     keys = dict.fromkeys([*known, *new[part]] if known else ())
-    return [(key, known.get(key)) for key in keys if new[part].get(key) != known.get(key)]
+    values = [(key, known.get(key), new[part].get(key)) for key in keys]
+    return [value for value in values if value[1] != value[2]]
 
 
 class Consumed:

@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from lab import building, cache, places
+from lab import building, cache, checkpoints, places
 from lab.cli import CheckFailed, LabError, read_json
 from lab.conversion_plan import cores
 from lab.hashing import Hashing
@@ -22,6 +22,8 @@ def print_plan(plan, args):
     print(
         f"writes: {gigabytes(plan.output_bytes)} in {in_shards(plan.shards)} to {args.mlx_path}, {bits:.2f} bits per weight"
     )
+    if args.quantize:
+        print_whole([tensor for step in plan.steps for tensor in step.outputs], args.q_group_size)
     print(f"  mlx-lm's {plan.config['model_type']}, {plan.parameters:,} parameters")
     memory = physical_memory()
     print(f"memory: {verdict(plan.peak_memory(cores()), memory)} to convert")
@@ -69,6 +71,13 @@ def print_ends(ids, said):
     print(f"  ends answers at {', '.join(map(str, ids)) or 'no token'}{''.join(f'; {line}' for line in said)}")
 
 
+def print_whole(tensors, group):
+    """Print how many matrices of a quantized result are not quantized, which explains its bits per weight."""
+    kept = [tensor for tensor in tensors if tensor.name.endswith(".weight") and tensor.dtype != "U32"]
+    if count := sum(len(tensor.shape) == 2 for tensor in kept):
+        print(f"  {count} matrices whose rows are no multiple of the group of {group} stay as they are")
+
+
 def print_summary(folder):
     """Print what a conversion's summary.json says, for people."""
     results = read_json(Path(folder) / places.SUMMARY, "convert again")
@@ -79,6 +88,8 @@ def print_summary(folder):
     sizes = f"{results['source_bytes'] / 1e6:,.1f} MB -> {results['output_bytes'] / 1e6:,.1f} MB"
     weights = f"{results['bits_per_weight']:.2f} bits per weight"
     print(f"{folder}: {sizes}, {weights}, mlx-lm's {results['architecture']}")
+    if results["flags"]["quantize"]:
+        print_whole(checkpoints.read_checkpoint(folder).values(), results["flags"]["q_group_size"])
     checked = f"{results['tensors_checked']} tensors compared with the source"
     print(f"check: {checked}; first tokens after {results['prompt']!r}: {results['answer']!r}")
 

@@ -9,7 +9,8 @@ from lab.cli import LabError
 from lab.headers import shown
 
 HUB = "https://huggingface.co"
-RUN_AGAIN = "run the same command again, it goes on from there"
+# True of --dry-run, too, which has nothing to go on with.
+RUN_AGAIN = "run the same command again, what has come is kept"
 LOGIN = "run `hf auth login`"
 OTHER_DISK = "free the disk, or set HF_HOME to a folder on another one"
 

@@ -5,13 +5,14 @@ Plain Python on headers: no value is touched.
 """
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 
 from lab.headers import shown
 
 FLOATS = ("BF16", "F16", "F32")
 POST_NORMS = ("post_norm1", "post_norm2")
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+LAYER = re.compile(r"(.*?\blayers\.)(0|[1-9]\d{0,8})\.(.+)")
 # (prefix in a checkpoint, prefix of the plain name), the most particular first.
 TEXT = (("model.", "model."), ("lm_head.", "lm_head."))
 VISION = (  # Think-32B, Vision-Instruct-3B, Omni-8B
@@ -57,12 +58,12 @@ def sort_tensors(tensors, prefixes):
             continue
         here = plain_name(name, prefixes)
         if here is None:
-            faults.append(f"unexpected {shown(name)}")
+            faults.append(("unexpected ", name, ""))
         elif here in text:
-            faults.append(f"{shown(name)} is there twice, also as {text[here].name}")
+            faults.append(("", name, f" is there twice, also as {shown(text[here].name)}"))
         else:
             text[here] = tensor
-    return text, left, faults
+    return text, left, told(faults)
 
 
 def has_post_norms(text):
@@ -100,17 +101,43 @@ def misfits(text, sizes, layer, head):
     faults = []
     for name, tensor in text.items():
         if name not in shapes:
-            faults.append(f"unexpected {shown(tensor.name)}")
+            faults.append(("unexpected ", tensor.name, ""))
             continue
         if tuple(tensor.shape) != shapes[name]:
-            faults.append(f"{tensor.name} has shape {tensor.shape}, wanted is {shapes[name]}")
+            faults.append(("", tensor.name, f" has shape {tensor.shape}, wanted is {shapes[name]}"))
         if tensor.dtype not in FLOATS:
-            faults.append(f"{tensor.name} holds {tensor.dtype}, wanted is {', '.join(FLOATS)}")
-    faults += [f"missing {name}" for name in shapes if name not in text]
-    return faults + [
-        f"missing every tensor of model.layers.{first}" + (f" to model.layers.{last}" if last > first else "")
-        for first, last in gaps(there, sizes["num_hidden_layers"])
+            faults.append(("", tensor.name, f" holds {tensor.dtype}, wanted is {', '.join(FLOATS)}"))
+    faults += [("missing ", name, "") for name in shapes if name not in text]
+    absent = [span("model.layers.", *run) for run in gaps(there, sizes["num_hidden_layers"])]
+    return told(faults) + [f"missing every tensor of {layers}" for layers in absent]
+
+
+def told(faults):
+    """Faults (words before the name, a tensor's name, words after it) as text: of layers that differ in nothing else, one."""
+    layers, first = defaultdict(set), {}
+    for before, name, after in faults:
+        match = LAYER.fullmatch(name) if shown(name) == name else None
+        alike = LAYER.sub(r"\1*.\3", after)
+        key = (before, match[1], match[3], alike) if match else (before, name, after)
+        layers[key] |= {int(match[2])} if match else set()
+        first.setdefault(key, f"{before}{shown(name)}{after}")
+    return [
+        text if len(layers[key]) < 2 else f"{spans(key[1], layers[key])}: {key[0]}{key[2]}{key[3]}"
+        for key, text in first.items()
     ]
+
+
+def spans(prefix, numbers):
+    """Layers in words: "model.layers.0 to model.layers.3, model.layers.7"."""
+    inside = sorted(numbers)
+    starts = [number for number in inside if number - 1 not in numbers]
+    ends = [number for number in inside if number + 1 not in numbers]
+    return ", ".join(span(prefix, *run) for run in zip(starts, ends, strict=True))
+
+
+def span(prefix, first, last):
+    """A run of layers in words."""
+    return f"{prefix}{first}" + (f" to {prefix}{last}" if last > first else "")
 
 
 def gaps(numbers, count):

@@ -16,6 +16,10 @@ GENERATION = "generation_config.json"
 STAND_IN = "answer-stands-here"
 # What to stop at by NAVER's model cards of Think-14B and Text-Instruct: an answer's end, and a tool call's.
 STOPS = ("<|endofturn|>", "<|stop|>")
+NO_TEMPLATE = (
+    "no chat template found: mlx-lm completes text only, or ends at once; if the model has one, put it beside the source's "
+    "config.json as chat_template.jinja"
+)
 BLOCK_END, THOUGHTS = "<|im_end|>", "assistant/think"  # in those, a block of thoughts ends as every block does
 TOOL = {"name": "call", "description": "A call.", "parameters": {"type": "object", "properties": {}}}
 
@@ -52,18 +56,21 @@ def find(files, from_config, vocabulary):
     reasons = dict.fromkeys(stated, None)
     for number in from_config:
         # Configurations that transformers fills up name token 2, which may be any letter.
-        if number not in reasons and tokens and number not in names:
+        if number not in reasons and tokens and number not in names and number < vocabulary:
             said.append(f"{number} of config.json left out: an ordinary token, no special one")
         elif number not in reasons:
             reasons[number] = f"config.json names it, {GENERATION} does not" if stated else None
     for text in closing:
         reasons.setdefault(tokens[text], "the chat template closes a turn with it")
     beyond = [number for number in reasons if number >= vocabulary]
-    said += [f"{_name(number, names)} left out: the model has {vocabulary} tokens" for number in beyond]
+    said += [
+        f"{_name(number, names)} left out: no token of the model, which has {vocabulary}" for number in beyond
+    ]
     ids = tuple(number for number in reasons if number < vocabulary)
     said += [f"{_name(number, names)} added: {reasons[number]}" for number in ids if reasons[number]]
     said += [trouble] if trouble else []
     said += [] if ids else ["none is known: an answer ends at its limit of tokens"]
+    said += [] if has_template(files) else [NO_TEMPLATE]
     same = ids == tuple(stated) or not (ids or stated)
     return Ends(ids, tuple(said), None if same else {**source, "eos_token_id": list(ids)})
 
@@ -103,6 +110,12 @@ def added_tokens(files):
             found[token.get("content")] = token.get("id")
     sound = (str, int)
     return {text: number for text, number in found.items() if text and (type(text), type(number)) == sound}
+
+
+def has_template(files):
+    """Whether mlx-lm finds a chat template: of whatever name, or one of its own by chat_template_type. Base models have none."""
+    config = files.get("tokenizer_config.json") or {}
+    return any((chat_template(files), config.get("chat_template"), config.get("chat_template_type")))
 
 
 def chat_template(files):

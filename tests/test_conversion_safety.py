@@ -247,7 +247,11 @@ def test_a_config_that_is_a_link_out(small, capsys):
         (["model.gguf"], "there is only model.gguf"),
         (["consolidated.safetensors"], "there is only consolidated.safetensors"),
         ([ONE, "x.bin"], "model.safetensors.index.json is missing: download it again"),
-        (["text/model.safetensors"], "give the folder {}/text"),
+        (["text/model.safetensors", "text/" + checkpoints.INDEX], "give the folder {}/text"),
+        (
+            ["b/model.safetensors", "a/" + checkpoints.INDEX, "c/x"],
+            "folders inside it that hold a checkpoint: a; b",
+        ),
         ([], "download it again"),
     ],
 )
@@ -282,6 +286,14 @@ def test_a_flag_that_would_be_ignored_is_bad_usage(capsys, flags, message):
     with pytest.raises(SystemExit) as caught:
         convert_hyperclova.parse_args(flags)
     assert caught.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("short", ["--c", "--consume", "--forc"])
+def test_no_flag_is_guessed_from_its_beginning(capsys, short):
+    """One of them deletes the source."""
+    with pytest.raises(SystemExit) as caught:
+        convert_hyperclova.parse_args(["--hf-path", "x", short])
+    assert caught.value.code == 2 and f"unrecognized arguments: {short}" in capsys.readouterr().err
 
 
 def test_an_output_that_cannot_be_written_is_told_before_the_work(small, capsys):
@@ -355,7 +367,24 @@ def test_what_tells_two_plans_apart_may_be_new_in_the_second():
         {"config": {"a": 1, "eos_token_id": 2}, "fingerprint": "2"},
     )
     rest = {"identities": {}, "made_with": {}}
-    assert conversion_plan.differences({**old, **rest}, {**new, **rest}) == ["eos_token_id None, not 2"]
+    assert conversion_plan.differences({**old, **rest}, {**new, **rest}) == ["eos_token_id was none, is now 2"]
+
+
+def test_other_settings_are_told_as_what_was_and_what_is(small):
+    """Where a source is consumed in part it is they that the user has to give again."""
+    source = hub.Source(small)
+    old = plan_of(source, "--no-quantize", "--dtype", "float32")[0].record()
+    new = plan_of(source, "--q-bits", "4")[0].record()
+    four, eight = "4 bit in groups of 64", "8 bit in groups of 64"
+    kind = "torch_dtype was float32, is now bfloat16"
+    assert conversion_plan.differences(old, new) == [kind, f"quantization was none, is now {four}"]
+    more = plan_of(source)[0].record()
+    more["made_with"]["mlx"] = "0.1"
+    found = conversion_plan.differences(new, {**more, "fingerprint": "other"})
+    assert found == [
+        f"quantization was {four}, is now {eight}",
+        f"mlx was {new['made_with']['mlx']}, is now 0.1",
+    ]
 
 
 def test_the_plan_s_disk_is_what_the_conversion_asks_for(small, capsys):

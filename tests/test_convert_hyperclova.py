@@ -445,6 +445,15 @@ def test_bad_usage_is_exit_code_2(capsys):
     assert caught.value.code == 2
 
 
+def test_the_help_shows_every_mode_and_what_its_exit_codes_do_not_say(capsys):
+    with pytest.raises(SystemExit) as caught:
+        convert_hyperclova.main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert caught.value.code == 0 and "exits 0 also where something DOES NOT FIT" in text
+    examples = text.partition("Takes the text")[0].partition(":")[2]
+    assert all(flag in examples for flag in ("--dry-run", "--no-quantize", "--verify"))
+
+
 def test_the_plan_is_printed_without_touching_weights(make_checkpoint, tmp_path):
     """In a process of its own: no MLX, nothing written, under a second."""
     source = make_checkpoint()
@@ -522,6 +531,23 @@ def test_the_model_card_names_source_and_size(make_checkpoint):
     # 96 inputs: o_proj and down_proj of both layers
     assert "scales in bfloat16: 12 matrices; 4 whose rows are no multiple of the group stay as they are |" in card
     assert r"| End tokens | 3, 5, 302; <\|im_end\|> (302) added: " in card  # a bare bar would end the cell
+
+
+def test_plan_and_result_say_which_matrices_are_not_quantized(make_checkpoint, capsys):
+    """Else nothing explains 15 bits per weight of an 8 bit model."""
+    source = make_checkpoint()
+    for flags, count in (
+        ((), 4),
+        (("--q-group-size", "128"), 16),
+        (("--q-group-size", "32"), 0),
+        (("--no-quantize",), 0),
+    ):
+        for more in (("--dry-run",), ("--force",)):
+            assert convert(source, *flags, *more)[0] == 0
+            out = capsys.readouterr().out
+            group = flags[1] if len(flags) > 1 else "64"
+            line = f"  {count} matrices whose rows are no multiple of the group of {group} stay as they are\n"
+            assert (line in out) if count else "stay as they are" not in out, (flags, more, out)
 
 
 def test_norms_of_another_number_format_are_kept_and_said(make_checkpoint):

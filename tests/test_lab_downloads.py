@@ -293,7 +293,7 @@ def test_a_connection_that_gives_nothing_any_more(hub, client, tmp_path):
     error, _ = client()
     assert "error: lab/model: the connection to http://127.0.0.1" in error
     assert error.endswith(
-        "check the network and HF_ENDPOINT, then run the same command again, it goes on from there\n"
+        "check the network and HF_ENDPOINT, then run the same command again, what has come is kept\n"
     )
     assert hub.faults[1].times == 100 - 4  # attempts, then it gives up
     assert unfinished(files[ONE], tmp_path) == 300_000
@@ -488,7 +488,7 @@ def test_a_part_in_the_cache_needs_the_hub(hub, client):
     error, _ = client(environment={"HF_HUB_OFFLINE": "1"})
     assert error == (
         "error: lab/model: 1 of 2 shards are not in the cache, and the hub cannot be reached; connect (and unset "
-        "HF_HUB_OFFLINE), then run the same command again, it goes on from there\n"
+        "HF_HUB_OFFLINE), then run the same command again, what has come is kept\n"
     )
 
 

@@ -467,12 +467,15 @@ def test_post_norms_of_some_layers_only_are_missing_in_the_others():
     error = refusal(TEXT, named(shapes))
     assert "missing model.layers.1.post_norm1.weight; missing model.layers.1.post_norm2.weight" in error
     del shapes["model.layers.0.post_norm2.weight"]
-    assert "missing model.layers.0.post_norm2.weight" in refusal({**TEXT, "use_post_norm": True}, named(shapes))
+    error = refusal({**TEXT, "use_post_norm": True}, named(shapes))
+    assert (
+        "model.layers.0 to model.layers.1: missing post_norm2.weight; missing model.layers.1.post_norm1" in error
+    )
 
 
 def test_a_llama_has_no_post_norms():
     error = refusal({**TEXT, "model_type": "llama"}, named(shapes_of(POST_NORMS)))
-    assert error.count("unexpected ") == 4 and "unexpected model.layers.1.post_norm2.weight" in error
+    assert error.count("model.layers.0 to model.layers.1: unexpected post_norm") == 2
 
 
 def test_gate_and_up_of_two_number_formats_cannot_be_joined():
@@ -527,6 +530,36 @@ def test_layers_that_are_not_there_are_told_in_runs():
     shapes = {name: shape for name, shape in shapes_of(layers=4).items() if ".layers.2." not in name}
     error = refusal({**TEXT, "num_hidden_layers": 4}, named(shapes))
     assert "tensors do not fit config.json: missing every tensor of model.layers.2;" in error
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts", "most"),
+    [
+        ({"head_dim": 12}, ["model.layers.0 to model.layers.71: self_attn.q_proj.weight has shape "], 1000),
+        ({"num_hidden_layers": 36}, ["model.layers.36 to model.layers.71: unexpected mlp.up_proj.weight;"], 1100),
+        ({"attention_bias": True}, ["model.layers.0 to model.layers.71: missing self_attn.o_proj.bias;"], 700),
+        ({"model_type": "hyperclovax_vlm"}, ["model.layers.0 to model.layers.71: unexpected mlp.up_proj.weight;"], 1100),
+    ],
+)  # fmt: skip
+def test_a_setting_that_no_layer_fits_is_told_once_for_all_layers(settings, parts, most):
+    """Else one wrong number makes a line of 23 kB."""
+    config = {**TEXT, "num_hidden_layers": 72, **settings}
+    config = config if "model_type" not in settings else {"model_type": "vlm", "text_config": TEXT}
+    error = refusal(config, named(shapes_of(layers=72)))
+    assert not [part for part in parts if part not in error] and len(error) < most, (len(error), error)
+
+
+def test_layers_of_one_fault_are_listed_whole_and_in_runs():
+    tensors = named(shapes_of(layers=8), *HUB)
+    for number in (0, 1, 2, 5, 7):
+        name = f"model.language_model.model.layers.{number}.mlp.up_proj.weight"
+        tensors[name] = Tensor(name, "BF16", (4, 64))
+    tensors |= named({f"model.layers.{number}.mlp.gate_proj.weight": (40, 64) for number in (3, 4)}, *SAVED)
+    error = refusal({"model_type": "vlm", "text_config": {**TEXT, "num_hidden_layers": 8}}, tensors)
+    place, saved = "model.language_model.model.layers.", "model.language_model.layers."
+    assert f"{place}0 to {place}2, {place}5, {place}7: mlp.up_proj.weight has shape (4, 64), wanted is " in error
+    twice = f"{saved}3 to {saved}4: mlp.gate_proj.weight is there twice, also as {place}*.mlp.gate_proj.weight"
+    assert twice in error and error.count("; ") == 2
 
 
 def test_a_tensor_under_two_names_is_refused():

@@ -1,6 +1,7 @@
 """Where answers end: what is read off the files beside the weights, and what plain mlx-lm makes of the result."""
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,7 +16,15 @@ from lab.device import mx  # isort: skip  (first: it puts the fast BLAS in front
 import mlx_lm
 
 from lab import answers, carried_files, checkpoints, template_sandbox, turn_ends
-from tests.small_checkpoints import PERI_LN, convert, edit_json, peri_ln_tensors, refused, text_tensors
+from tests.small_checkpoints import (
+    PERI_LN,
+    convert,
+    edit_json,
+    peri_ln_tensors,
+    refused,
+    text_tensors,
+    write_checkpoint,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 CHATML = (ROOT / "data_general" / "chat_template.jinja").read_text(encoding="utf-8")
@@ -127,16 +136,37 @@ def test_ids_without_a_template_and_beyond_the_vocabulary():
     assert (none.ids, none.generation) == ((), None) and "none is known" in none.said[0]
     ends = turn_ends.find(files(TURNS, {"eos_token_id": [2, 400]}), [], 8)
     assert ends.ids == (2, 7) and ends.generation == {"eos_token_id": [2, 7]}
-    assert "400 left out: the model has 8 tokens" in ends.said
-    assert "<|endofturn|> (8) left out: the model has 8 tokens" in ends.said
+    assert "400 left out: no token of the model, which has 8" in ends.said
+    assert "<|endofturn|> (8) left out: no token of the model, which has 8" in ends.said
 
 
 def test_an_ordinary_token_that_config_json_alone_names_ends_nothing():
     """transformers' default for a HyperCLOVA X, written out when it saves one, is token 2: any letter."""
     ends = turn_ends.find(files(CHATML, tokens={"<|im_end|>": 302}), [2], 320)
     assert ends.ids == (302,) and "2 of config.json left out" in ends.said[0]
+    ends = turn_ends.find(files(CHATML, tokens={"<|im_end|>": 302}), [99999], 320)
+    assert ends.ids == (302,) and ends.said[0] == "99999 left out: no token of the model, which has 320"
     assert turn_ends.find({"tokenizer.model": b""}, [2], 320).ids == (2,)  # nothing is known of its tokens
     assert turn_ends.find(files(generation={"eos_token_id": 5}), [], 320).ids == (5,)  # meant
+
+
+def test_a_model_without_a_chat_template_is_told_in_plan_result_and_card(tmp_path, tokenizer_files, capsys):
+    """Base models have none; of any other mlx_lm.generate ends at once, and does not say why."""
+    shutil.copytree(tokenizer_files, tmp_path / "source")
+    source = write_checkpoint(tmp_path / "source")
+    assert convert(source, "--dry-run")[0] == 0 and "no chat template" not in capsys.readouterr().out
+    (source / "chat_template.jinja").unlink()
+    assert convert(source, "--dry-run")[0] == 0 and capsys.readouterr().out.count("no chat template found: ") == 1
+    code, target = convert(source)
+    assert code == 0 and capsys.readouterr().out.count("no chat template found: ") == 1
+    assert (target / "README.md").read_text(encoding="utf-8").count("no chat template found: ") == 1
+
+
+@pytest.mark.parametrize(
+    "config", [{"chat_template": [{"name": "tool_use", "template": "x"}]}, {"chat_template_type": "deepseek_v32"}]
+)
+def test_a_chat_template_of_another_kind_is_one(config):
+    assert turn_ends.NO_TEMPLATE not in turn_ends.find({**files(), "tokenizer_config.json": config}, [2], 320).said
 
 
 def test_tokens_and_template_stand_in_more_than_one_file():
