@@ -21,6 +21,7 @@ from pathlib import Path
 
 from lab import building, conversion_plan, conversion_report, hub, places
 from lab.cli import STOPPED, LabError, check_place, finish, write_atomically
+from lab.consumed import Consumed
 
 
 def parse_args(argv):
@@ -143,7 +144,7 @@ def convert(args):
 
 def consumed_by(build):
     """The Consumed of an unfinished run, or None where that has deleted no source shard."""
-    return conversion_plan.Consumed(build) if build.said("consumed") else None
+    return Consumed(build) if build.said("consumed") else None
 
 
 def begin(build, plan, consumed):
@@ -158,7 +159,7 @@ def begin(build, plan, consumed):
     if consumed:  # the plan takes such a shard to be as it was; the hub may have another commit by now
         promised = {name: plan.source.digests.get(name, was) for name, was in consumed.identities.items()}
         changed += [f"{name} has changed" for name, was in consumed.identities.items() if promised[name] != was]
-    undo, old = "undo that", (build.plan or {}).get("revision")
+    undo, old = "give the settings that were", (build.plan or {}).get("revision")
     if changed and old and revision and old != revision:
         changed.append(f"the hub's commit is {revision} now, not {old}")
         undo = f"add --revision {old}"

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from lab import building, carried_files, checkpoints, hyperclovax, turn_ends
 from lab.checkpoints import Tensor
-from lab.cli import LabError, versions
+from lab.cli import versions
 
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 CHUNK_BYTES = 16 << 20  # of a source tensor that are in memory at once, in each lane
@@ -135,35 +135,10 @@ def _changed(old, new, part):
     return [value for value in values if value[1] != value[2]]
 
 
-class Consumed:
-    """What the plan of an unfinished run knows of the source shards that it has deleted (--consume-source)."""
-
-    def __init__(self, build):
-        self.build, self.names = build, set(build.said("consumed"))
-        self.identities = {name: build.plan["identities"][name] for name in self.names}
-
-    def tensors(self, source):
-        """{name: Tensor} of the whole source, as it was. Raises LabError where a shard that is left has changed."""
-        known = {}
-        for name, dtype, shape, shard, offset in self.build.plan["tensors"]:
-            known[name] = Tensor(name, dtype, tuple(shape), source.folder / shard, offset)
-        for path in {tensor.shard for tensor in known.values()}:
-            if path.name not in self.names and path.is_file():
-                wanted = [tensor for tensor in known.values() if tensor.shard == path]
-                if checkpoints.read_shard(path) != wanted:
-                    raise LabError(f"{path}: changed since the unfinished conversion; {self.remedy()}")
-        return known
-
-    def remedy(self):
-        """What to do where the unfinished run cannot be gone on with."""
-        listed = ", ".join(sorted(self.names))
-        return f"download the source again (it has consumed {listed}) and remove {self.build.folder}"
-
-
 def make_plan(source, args, consumed=None):
     """The Plan for the checkpoint `source`. Raises LabError for whatever does not fit.
 
-    `consumed` is a Consumed: what an unfinished run knew of the shards that it has deleted.
+    `consumed` is a lab.consumed.Consumed: what an unfinished run knew of the shards that it has deleted.
     """
     before = {
         path.name: stat_of(path) for path in source.folder.glob("*.safetensors")

@@ -65,6 +65,22 @@ def test_half_a_shard_does_not_take_the_room_that_the_next_run_needs(make_checkp
     assert convert(source)[0] == 0 and "1 of 4 shards are there" in capsys.readouterr().out
 
 
+def test_a_dry_run_counts_what_an_unfinished_run_has_written(make_checkpoint, monkeypatch, capsys):
+    def verdict():
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", lambda path: real._replace(free=room))
+            assert convert(source, "--dry-run")[0] == 0
+        return capsys.readouterr().out.split("disk:   ")[1].splitlines()[0].split(": ")[1]
+
+    source = make_checkpoint()
+    real, plan = shutil.disk_usage(source), conversion_plan.make_plan(hub.find_source(source), ARGS)
+    room = plan.output_bytes * building.FREE_SHARE - 20_000
+    assert verdict() == "DOES NOT FIT"
+    unfinished(source, monkeypatch)  # after a shard of up to 50,000 bytes
+    capsys.readouterr()
+    assert verdict() == "fits"
+
+
 def test_a_disk_that_is_too_small_from_the_start_is_left_as_it_was(make_checkpoint, monkeypatch, capsys):
     source = make_checkpoint()
     before = sorted(source.parent.iterdir())

@@ -15,6 +15,7 @@ import pytest
 import convert_hyperclova
 from lab import building, checkpoints, conversion_plan, conversion_report, durable, explanations, hub, places
 from lab.cli import LabError, finish, sha256
+from lab.consumed import Consumed
 from tests import crashes
 from tests.small_checkpoints import convert, flip, refused, write_checkpoint
 
@@ -328,7 +329,7 @@ def test_a_consumed_shard_that_has_another_content_on_the_hub_now(small):
     (small / ONE).unlink()
     later = dataclasses.replace(source, revision="b" * 40, digests={**digests, ONE: "0" * 64})
     with building.going_on(small.parent / "target") as build:
-        consumed = conversion_plan.Consumed(build)
+        consumed = Consumed(build)
         args = convert_hyperclova.parse_args(["--hf-path", str(small)])
         message = reason(
             convert_hyperclova.begin, build, conversion_plan.make_plan(later, args, consumed), consumed
