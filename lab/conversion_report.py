@@ -38,10 +38,9 @@ def print_disk(plan, args):
     sizes = [source.sizes.get(name, 0) for name in plan.identities if not (source.folder / name).is_file()]
     download = max(sizes, default=0) if args.consume_source else sum(sizes)
     shared = os.stat(source.folder).st_dev == os.stat(place).st_dev
-    there = places.partial_of(places.resolved(args.mlx_path)).glob(
-        "*.safetensors"
-    )  # kept, or removed first of all
-    rest = plan.output_bytes * building.FREE_SHARE - sum(path.stat().st_size for path in there)
+    partial = places.partial_of(places.resolved(args.mlx_path))
+    held = sum(path.stat().st_size for path in partial.glob("*.safetensors"))  # kept, or removed first of all
+    rest = plan.output_bytes * building.FREE_SHARE - held
     needed = max(0, rest) + (download if shared else 0)
     print(f"disk:   {verdict(needed, shutil.disk_usage(place).free, 'free')}")
     if not download:

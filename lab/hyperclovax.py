@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from lab import folding, keymaps
 from lab.cli import LabError
 from lab.folding import Piece, Recipe
+from lab.headers import shown
 from lab.textconfig import VISION_V2, read_config, read_settings
 
 __all__ = ["Piece", "Recipe", "TextModel", "read_config", "text_model"]
@@ -116,11 +117,9 @@ def _not_in_glm4(settings):
 def _unlike_pairs(text):
     """Faults: gate and up, which glm4 holds in one tensor, of different number formats."""
     pairs = [(gate, text.get(name.replace(folding.GATE, folding.UP), gate)) for name, gate in text.items()]
-    return [
-        f"{gate.name} holds {gate.dtype} and {up.name} {up.dtype}, and glm4 joins the two"
-        for gate, up in pairs
-        if gate.dtype != up.dtype
-    ]
+    unlike = [(gate, up) for gate, up in pairs if gate.dtype != up.dtype]
+    words = [f" holds {gate.dtype} and {shown(up.name)} {up.dtype}, and glm4 joins the two" for gate, up in unlike]
+    return keymaps.told([("", gate.name, after) for (gate, _), after in zip(unlike, words, strict=True)])
 
 
 def _refuse(faults, misfits, path):

@@ -484,6 +484,11 @@ def test_gate_and_up_of_two_number_formats_cannot_be_joined():
     tensors[name] = Tensor(name, "F32", tensors[name].shape)
     gate = "model.layers.1.mlp.gate_proj.weight"
     assert f"{gate} holds BF16 and {name} F32, and glm4 joins the two" in refusal(TEXT, tensors)
+    name = "model.layers.0.mlp.up_proj.weight"
+    tensors[name] = Tensor(name, "F32", tensors[name].shape)
+    both = "model.layers.0 to model.layers.1: mlp.gate_proj.weight holds BF16 and model.layers.*.mlp.up_proj.weight F32"
+    error = refusal(TEXT, tensors)
+    assert both in error and error.count("glm4 joins the two") == 1
 
 
 def test_every_fault_of_config_and_tensors_is_in_the_one_line():
