@@ -10,9 +10,8 @@ from itertools import takewhile
 from jinja2 import TemplateError
 
 from lab.cli import LabError
-from lab.turn_ends import closing_of_answer
+from lab.turn_ends import STAND_IN, closing_of_answer
 
-STAND_IN = "answer-stands-here"
 THINK, END_OF_THINK = "<think>", "</think>"
 THINKING = (
     {"thinking": True},

@@ -91,6 +91,14 @@ class Plan:
         layer = max((nbytes for name, nbytes in parts.items() if name), default=0)
         return max(START_BYTES + lanes * CHUNKS_A_LANE * largest + held, CHECK_BYTES + 2 * layer + parts[""])
 
+    def to_download(self, shards, consume):
+        """The bytes that a hub has still to send for `shards`, {file name: [Step]}; with `consume`, the most that lie there at once."""
+        groups = [set(sources_of(steps)) for steps in shards.values()]
+        groups = groups if consume else [set().union(*groups)]
+        missing = {name for name in self.identities if not (self.source.folder / name).is_file()}
+        sizes = (sum(self.source.sizes.get(name, 0) for name in group & missing) for group in groups)
+        return max(sizes, default=0)
+
     def record(self):
         """The plan as JSON, for the folder in the making: what a later run needs to go on, and to see what differs."""
         table = [[*_facts(tensor), tensor.shard.name, tensor.offset] for tensor in self.tensors.values()]

@@ -35,9 +35,7 @@ def print_plan(plan, args):
 def print_disk(plan, args):
     """Print the disk that the result needs, and what is still to be downloaded: on the same disk, or on another one."""
     source, place = plan.source, existing(args.mlx_path)
-    sizes = [source.sizes.get(name, 0) for name in plan.identities if not (source.folder / name).is_file()]
-    download = max(sizes, default=0) if args.consume_source else sum(sizes)
-    shared = os.stat(source.folder).st_dev == os.stat(place).st_dev
+    download, shared = plan.to_download(plan.shards, args.consume_source), places.on_one_disk(source.folder, place)
     partial = places.partial_of(places.resolved(args.mlx_path))
     held = sum(path.stat().st_size for path in partial.glob("*.safetensors"))  # kept, or removed first of all
     rest = plan.output_bytes * building.FREE_SHARE - held
@@ -47,7 +45,7 @@ def print_disk(plan, args):
         return
     free = shutil.disk_usage(source.folder).free
     where = "of them" if shared else f"at {source.folder}: {verdict(download, free, 'free')}"
-    how = "a shard at a time" if args.consume_source else "less with --consume-source, a shard at a time"
+    how = "what one shard needs" if args.consume_source else "less with --consume-source: what one shard needs"
     print(f"  {gigabytes(download)} {where}, to download ({how})")
 
 

@@ -26,7 +26,9 @@ def run(plan, build, args):
         for shard in build.said("consumed"):
             plan.source.release(shard)  # a crash may have come between the journal and the deletion
     todo = {name: steps for name, steps in plan.shards.items() if name not in build.said("shard")}
-    building.refuse_full_disk(build.target, sum(map(bytes_of, todo.values())) + to_download(plan, build, args))
+    shared = places.on_one_disk(plan.source.folder, build.folder)
+    download = plan.to_download(todo, args.consume_source) if shared else 0
+    building.refuse_full_disk(build.target, sum(map(bytes_of, todo.values())) + download)
     if not args.consume_source:
         plan.source.fetch_all([name for name in plan.identities if name not in build.said("consumed")])
     started = time.monotonic()
@@ -70,15 +72,6 @@ def write_rest(plan, build, args):
         write_atomically(build.folder / path.name, path.read_bytes())
     turn_ends.write(plan.model.ends, build.folder)
     write_atomically(build.folder / "README.md", model_card.text(plan, args))
-
-
-def to_download(plan, build, args):
-    """The bytes of a hub's shards that will come onto the disk of the result."""
-    source = plan.source
-    if args.consume_source or os.stat(source.folder).st_dev != os.stat(build.folder).st_dev:
-        return 0
-    missing = [name for name in plan.identities if not (source.folder / name).is_file()]
-    return sum(source.sizes.get(name, 0) for name in missing)
 
 
 def tell_speed(shards, seconds):

@@ -83,6 +83,11 @@ def _is_one(left, right):
     return left == right or (left.exists() and right.exists() and left.samefile(right))
 
 
+def on_one_disk(left, right):
+    """Whether two folders take their room from the same disk."""
+    return os.stat(left).st_dev == os.stat(right).st_dev
+
+
 def is_ours(partial):
     """Whether a folder in the making was begun by lab.building, or is empty."""
     return partial.is_dir() and ((partial / MARK).is_file() or not any(partial.iterdir()))

@@ -20,7 +20,7 @@ from tests import crashes
 from tests.small_checkpoints import convert, flip, refused, write_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
-ONE = "model-00001-of-00002.safetensors"
+ONE, TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
 
 def reason(check, *arguments, kind=LabError):
@@ -388,12 +388,24 @@ def test_other_settings_are_told_as_what_was_and_what_is(small):
     ]
 
 
+def test_with_consume_source_the_room_is_that_of_one_output_shards_sources(small, monkeypatch):
+    """What an earlier run has converted and deleted is not asked for again."""
+    monkeypatch.setattr(building, "SHARD_BYTES", 1)  # an output shard for each tensor
+    plan, _ = plan_of(hub.Source(small, sizes={ONE: 100, TWO: 70}))
+    for name in (ONE, TWO):
+        (small / name).unlink()
+    assert (plan.to_download(plan.shards, False), plan.to_download(plan.shards, True)) == (170, 100)
+    last = dict([list(plan.shards.items())[-1]])
+    assert plan.to_download(last, True) == plan.to_download(last, False) == 70
+    assert plan.to_download({}, True) == plan.to_download({}, False) == 0
+
+
 def test_the_plan_s_disk_is_what_the_conversion_asks_for(small, capsys):
     """The download counts where it goes onto the same disk, all of it or a shard at a time."""
     path = small / ONE
     free = shutil.disk_usage(small).free
     source = hub.Source(small, sizes={ONE: free + 1})
-    for flags, word in ((), "less with --consume-source"), (("--consume-source",), "(a shard at a time)"):
+    for flags, word in ((), "less with --consume-source"), (("--consume-source",), "(what one shard needs)"):
         plan, args = plan_of(source, "--mlx-path", str(small.parent / "target"), *flags)
         path.rename(small.parent / "away")
         conversion_report.print_disk(plan, args)
