@@ -75,6 +75,7 @@ def work(world, folder):
     told = ranks.told_tensors(MADE if ranks.first() else None)
     found = {"steps": steps, "told": digest(told), "made": digest(MADE), "refused": refused(model)}
     (folder / f"{ranks.rank()}.json").write_text(json.dumps(found), encoding="utf-8")
+    ranks.total(1.0)  # the first rank's end ends the others, who may not have written yet
 
 
 if __name__ == "__main__":
