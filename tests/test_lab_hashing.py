@@ -41,7 +41,7 @@ def test_ctrl_c_waits_for_no_file_to_be_hashed(tmp_path, work):
             work(tmp_path)
     finally:
         signal.signal(signal.SIGALRM, before)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 def test_a_source_that_cannot_be_hashed_is_named(tmp_path):
