@@ -70,6 +70,13 @@ def _status(error, page):
     return f"{what}; wait some minutes, then {RUN_AGAIN}"
 
 
+def brief(error):
+    """What an error that may pass says, in some words that follow the hub's address."""
+    if isinstance(error, errors.HfHubHTTPError):
+        return f"answers {error.response.status_code}"
+    return f"does not answer ({_reason(error)})"
+
+
 def _reason(error):
     lines = [line for line in str(error).splitlines() if line.strip()]
     return shown(lines[0].strip() if lines else type(error).__name__)

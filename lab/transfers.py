@@ -6,13 +6,15 @@ each run.
 
 import os
 import re
+import sys
 from contextlib import contextmanager
 from threading import Event
 
-from huggingface_hub import hf_hub_url
+from huggingface_hub import constants, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HTTPError  # HTTPError: that of its HTTP library
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
+from lab import explanations
 from lab.cli import LabError
 from lab.headers import LIMIT, refuse_length
 
@@ -131,10 +133,13 @@ def _place(response):
 
 
 def patiently(ask, waits=WAITS):
-    """What `ask()` returns, asked again after `waits` seconds while the hub stumbles. Raises the last trouble."""
-    answer, waits = [], iter(waits)
+    """What `ask()` returns, asked again, aloud, after `waits` seconds while the hub stumbles. Raises the last trouble."""
+    answer, waits = [], list(waits)
     while trouble := _attempt(lambda: answer.append(ask())):
-        _wait(waits, trouble, Event())
+        if waits:  # each attempt may take TIMEOUT
+            print(f"{constants.ENDPOINT} {explanations.brief(trouble)}; asking again", file=sys.stderr, flush=True)
+        _wait(iter(waits[:1]), trouble, Event())
+        waits = waits[1:]
     return answer[0]
 
 
