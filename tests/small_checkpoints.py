@@ -71,12 +71,12 @@ PERI_LN = {  # as in Think-14B: post norms and multipliers away from neutral
 }
 
 
-def peri_ln_tensors():
+def peri_ln_tensors(**changes):
     """Those of text_tensors with post norms."""
-    tensors = text_tensors()
+    tensors = text_tensors(**changes)
     for number in range(TEXT["num_hidden_layers"]):
         for place in (1, 2):
-            weight = 1 + mx.random.normal((TEXT["hidden_size"],), key=mx.random.key(place)) * 0.2
+            weight = 1 + mx.random.normal(tensors["model.norm.weight"].shape, key=mx.random.key(place)) * 0.2
             tensors[f"model.layers.{number}.post_norm{place}.weight"] = weight.astype(mx.bfloat16)
     return tensors
 

@@ -35,7 +35,7 @@ def test_a_model_on_the_hub_is_converted_without_what_is_not_needed(on_hub, by_m
     hub, run = on_hub
     done = run()
     assert done.returncode == 0, done.stderr
-    assert same(load_all(tmp_path / "out"), load_all(by_mlx_lm[8, 64]))
+    assert same(load_all(tmp_path / "out"), load_all(by_mlx_lm))
     assert not hub.asked("modeling.py") and not hub.asked("pytorch_model.bin")
     summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     commit = next(iter(hub.repositories["lab/whole"].commits))
@@ -54,7 +54,7 @@ def test_consumed_shards_of_the_hub_come_one_by_one_and_go(on_hub, by_mlx_lm, tm
     hub, run = on_hub
     done = run("--consume-source")
     assert done.returncode == 0, done.stderr
-    assert same(load_all(tmp_path / "out"), load_all(by_mlx_lm[8, 64]))
+    assert same(load_all(tmp_path / "out"), load_all(by_mlx_lm))
     blobs = [path for path in (tmp_path / "home").rglob("blobs/*") if path.stat().st_size > 20_000]
     assert not list((tmp_path / "home").rglob("*.safetensors")) and not blobs
 
@@ -82,4 +82,4 @@ def test_wrong_bytes_in_the_cache_never_become_a_model(on_hub, by_mlx_lm, monkey
     while done.returncode:
         assert "wrong bytes" in done.stderr
         done = run("--force")
-    assert same(load_all(tmp_path / "out"), load_all(by_mlx_lm[8, 64]))
+    assert same(load_all(tmp_path / "out"), load_all(by_mlx_lm))
