@@ -184,6 +184,15 @@ def wait_until(process, reached, seconds=PATIENCE):
         time.sleep(0.0005)
 
 
+def catches(process, number):
+    """Whether a process has a handler for that signal by now, which Linux tells; elsewhere a guess."""
+    status = Path(f"/proc/{process.pid}/status")
+    if not Path("/proc/self").exists():
+        return time.sleep(0.3) is None
+    caught = re.search(r"SigCgt:\s*(\w+)", status.read_text()) if status.exists() else None
+    return bool(caught) and int(caught[1], 16) >> (number - 1) & 1
+
+
 def training(folder):
     """Whether this process has come to train: its log, which is emptied for each, tells."""
     return b"sequences: " in (folder / "log.txt").read_bytes()

@@ -38,15 +38,6 @@ def said(folder):
     return (folder / "log.txt").read_text(encoding="utf-8")
 
 
-def handlers_stand(process):
-    """Whether the process catches SIGTERM by now, which Linux tells; elsewhere a guess."""
-    status = Path(f"/proc/{process.pid}/status")
-    if not Path("/proc/self").exists():
-        return time.sleep(0.3) is None
-    caught = re.search(r"SigCgt:\s*(\w+)", status.read_text()) if status.exists() else None
-    return bool(caught) and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1
-
-
 class Computing:
     """Calling it tells whether the process has computed for a while since the first call, by the clock of its main thread.
 
@@ -66,7 +57,7 @@ class Computing:
 
 
 PHASES = {  # what is seen of a process that is in that phase
-    "import": lambda process, folder: handlers_stand(process),
+    "import": lambda process, folder: crash_runs.catches(process, signal.SIGTERM),
     "load": lambda process, folder: "device: " in said(folder),
     "evaluation": lambda process, folder: "sequences: " in said(folder),
     "first step": lambda process, folder: "iteration 0: validation" in said(folder),
