@@ -7,6 +7,7 @@ with ours: `mlx_lm.convert`, and a bare loop that loads each tensor and calls mx
 
 import argparse
 import json
+import math
 import os
 import shutil
 import statistics
@@ -24,18 +25,18 @@ sys.path.insert(0, str(ROOT))
 import convert_hyperclova  # noqa: E402  (after the path)
 from lab import conversion_plan, hub  # noqa: E402
 
-HIDDEN, INNER, HEADS, KEYS, WIDTH, VOCABULARY = 2048, 8192, 16, 8, 128, 32000
+EMBEDDED = ROOT / "models" / "HyperCLOVAX-SEED-Think-Tiny"
 SHARD_BYTES = 1 << 30
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 CONFIG = {
     "model_type": "llama",
     "architectures": ["LlamaForCausalLM"],
-    "hidden_size": HIDDEN,
-    "intermediate_size": INNER,
-    "num_attention_heads": HEADS,
-    "num_key_value_heads": KEYS,
-    "head_dim": WIDTH,
-    "vocab_size": VOCABULARY,
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 32000,
     "max_position_embeddings": 4096,
     "rms_norm_eps": 1e-5,
     "rope_theta": 5e7,
@@ -56,69 +57,80 @@ print("seconds", time.perf_counter() - started)
 """
 
 
-def layer_shapes():
-    """{name in a layer: shape} of a bfloat16 llama layer, 126 MB."""
-    keys = KEYS * WIDTH
-    return {
-        "input_layernorm": (HIDDEN,),
-        "self_attn.q_proj": (HEADS * WIDTH, HIDDEN),
-        "self_attn.k_proj": (keys, HIDDEN),
-        "self_attn.v_proj": (keys, HIDDEN),
-        "self_attn.o_proj": (HIDDEN, HEADS * WIDTH),
-        "post_attention_layernorm": (HIDDEN,),
-        "mlp.gate_proj": (INNER, HIDDEN),
-        "mlp.up_proj": (INNER, HIDDEN),
-        "mlp.down_proj": (HIDDEN, INNER),
+def shapes(config):
+    """{tensor name: shape} of the llama that a config.json describes."""
+    hidden, inner, width = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+    queries, keys = config["num_attention_heads"] * width, config["num_key_value_heads"] * width
+    layer = {
+        "input_layernorm": (hidden,),
+        "self_attn.q_proj": (queries, hidden),
+        "self_attn.k_proj": (keys, hidden),
+        "self_attn.v_proj": (keys, hidden),
+        "self_attn.o_proj": (hidden, queries),
+        "post_attention_layernorm": (hidden,),
+        "mlp.gate_proj": (inner, hidden),
+        "mlp.up_proj": (inner, hidden),
+        "mlp.down_proj": (hidden, inner),
     }
+    found = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    for number in range(config["num_hidden_layers"]):
+        found |= {f"model.layers.{number}.{name}.weight": shape for name, shape in layer.items()}
+    return {**found, "model.norm.weight": (hidden,), "lm_head.weight": (config["vocab_size"], hidden)}
 
 
-def shapes(layers):
-    """{tensor name: shape} of a llama with so many layers."""
-    found = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN)}
-    for number in range(layers):
-        found |= {f"model.layers.{number}.{name}.weight": shape for name, shape in layer_shapes().items()}
-    return {**found, "model.norm.weight": (HIDDEN,), "lm_head.weight": (VOCABULARY, HIDDEN)}
+def header_of(tensors):
+    """(a safetensors file's bytes up to the weights, bytes of the weights) for bfloat16 [(name, shape)]."""
+    header, position = {}, 0
+    for name, shape in tensors:
+        end = position + 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [position, end]}
+        position = end
+    raw = json.dumps(header).encode()
+    return len(raw).to_bytes(8, "little") + raw, position
+
+
+def write_rest(folder, config, shards):
+    """Write what goes with the shards {file name: [(name, shape)]}: index, config.json, the embedded tokenizer."""
+    where = {name: file for file, tensors in shards.items() for name, _ in tensors}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    for name in TOKENIZER:
+        shutil.copyfile(EMBEDDED / name, folder / name)
 
 
 def make_checkpoint(folder, gigabytes):
     """Write a random bfloat16 checkpoint of about so many GB, in shards of 1 GiB, with the embedded tokenizer."""
-    nbytes = {name: 2 * int(np.prod(shape)) for name, shape in layer_shapes().items()}
-    layers = max(1, round((gigabytes * 1e9 - 4 * VOCABULARY * HIDDEN) / sum(nbytes.values())))
+    sizes = [
+        2 * sum(math.prod(shape) for shape in shapes({**CONFIG, "num_hidden_layers": n}).values()) for n in (0, 1)
+    ]
+    layers = max(1, round((gigabytes * 1e9 - sizes[0]) / (sizes[1] - sizes[0])))
+    config = {**CONFIG, "num_hidden_layers": layers}
     folder.mkdir(parents=True)
     noise = np.random.default_rng(0).normal(0, 0.02, 1 << 23).astype("<f4").view("<u4") >> 16  # to bfloat16
     noise = memoryview(noise.astype("<u2").tobytes())
-    shards, filled = [[]], 0
-    for name, shape in shapes(layers).items():
-        size = 2 * int(np.prod(shape))
+    groups, filled = [[]], 0
+    for name, shape in shapes(config).items():
+        size = 2 * math.prod(shape)
         if filled + size > SHARD_BYTES:
-            shards.append([])
+            groups.append([])
             filled = 0
-        shards[-1].append((name, shape, size))
+        groups[-1].append((name, shape))
         filled += size
-    where = {}
-    for place, shard in enumerate(shards, 1):
-        file = f"model-{place:05d}-of-{len(shards):05d}.safetensors"
-        where |= {name: file for name, _, _ in shard}
-        write_shard(folder / file, shard, noise)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
-    (folder / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": layers}))
-    for name in TOKENIZER:
-        shutil.copyfile(ROOT / "models" / "HyperCLOVAX-SEED-Think-Tiny" / name, folder / name)
+    shards = {f"model-{n:05d}-of-{len(groups):05d}.safetensors": group for n, group in enumerate(groups, 1)}
+    for file, tensors in shards.items():
+        write_shard(folder / file, tensors, noise)
+    write_rest(folder, config, shards)
     os.sync()  # or writing it would go on beside what is measured first
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def write_shard(path, tensors, noise):
-    """Write [(name, shape, bytes)] filled with `noise`, over and over."""
-    header, position = {}, 0
-    for name, shape, size in tensors:
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [position, position + size]}
-        position += size
-    raw = json.dumps(header).encode()
+    """Write [(name, shape)] filled with `noise`, over and over."""
+    header, left = header_of(tensors)
     with open(path, "wb") as file:
-        file.write(len(raw).to_bytes(8, "little") + raw)
-        while position:
-            position -= file.write(noise[: min(position, len(noise))])
+        file.write(header)
+        while left:
+            left -= file.write(noise[: min(left, len(noise))])
 
 
 def measured(command):
