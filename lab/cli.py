@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from io import UnsupportedOperation
 from pathlib import Path
 
 from lab.durable import sync
@@ -66,12 +67,36 @@ def finish(main, argv=None):
         )
         return USER_ERROR
     except BrokenPipeError:  # `command | head` closed the pipe: perhaps in the middle of the work, so never "done"
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         return PIPE_CLOSED
+    except OSError as error:  # of `command > file` on a full disk; of any other file it would be a bug
+        if not _output_fails():
+            raise
+        _silence()
+        with suppress(OSError):
+            print(f"error: standard output: {error.strerror}; free the disk, or write elsewhere", file=sys.stderr)
+        return USER_ERROR
     except KeyboardInterrupt as stopped:  # whoever has kept something says how to go on from it
         remedy = next(iter(stopped.args), None) or "run the same command to start again"
         print(f"error: stopped by Ctrl-C; {remedy}", file=sys.stderr)
         return STOPPED
+
+
+def _output_fails():
+    """Whether nothing can be printed any more, not even an end of line."""
+    try:
+        sys.stdout.flush()
+        os.write(sys.stdout.fileno(), b"\n")
+    except UnsupportedOperation:  # no file, as in tests
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _silence():
+    """Let what is still to be printed go nowhere: Python would fail once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def sha256(path):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lab.cli import LabError, check_place, write_atomically
+from lab.cli import LabError, check_place, finish, write_atomically
 
 LONG = "for number in range(100000): print(number, flush=True)"
 SHORT = "print('a few words')"
@@ -23,6 +23,27 @@ def test_a_closed_pipe_is_not_done(body):
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here: only Linux has it")
+@pytest.mark.parametrize("unbuffered", [[], ["-u"]])
+@pytest.mark.parametrize("body", ["print('said')", "print('said' * 100_000)"])
+def test_a_disk_that_is_too_full_for_what_is_printed_is_one_line(body, unbuffered):
+    program = f"import sys; from lab.cli import finish\ndef main(argv=None):\n    {body}\nsys.exit(finish(main))"
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    command = [sys.executable, *unbuffered, "-c", program]
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=buffered)
+    wanted = "error: standard output: No space left on device; free the disk, or write elsewhere\n"
+    assert (done.returncode, done.stderr) == (1, wanted)
+
+
+def test_an_error_of_another_file_stays_a_bug():
+    def main(argv=None):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        finish(main)
 
 
 def test_a_file_where_a_folder_should_be_is_one_line(tmp_path):
