@@ -59,7 +59,7 @@ def run(title, folder):
         command = [sys.executable, "-c", COMMAND, "--hf-path", NAME, "--mlx-path", str(folder / "target"), *flags]
         settings = hub.environment(folder / "home", **environment)
         done = subprocess.run(command, env=settings, cwd=ROOT, capture_output=True, text=True)
-    lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+    lines = (done.stderr if done.returncode else done.stdout).strip().splitlines()
     said = lines[-1].replace(str(folder), "~").replace(settings["HF_ENDPOINT"], "HUB").replace("|", "\\|")
     return done.returncode, re.sub(r"/[0-9a-f]{40}/", "/COMMIT/", said)
 
