@@ -12,11 +12,14 @@ from functools import cached_property
 from lab import building, carried_files, checkpoints, hyperclovax, turn_ends
 from lab.checkpoints import Tensor
 from lab.cli import versions
+from lab.shards import WAITING
 
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-CHUNK_BYTES = 16 << 20  # of a source tensor that are in memory at once, in each lane
-# What bench/convert.py measured on a CPU: Python with MLX; what a lane holds of its chunk (read ahead, cast, packed,
-# written behind), in chunks; and Python with tokenizer and stock model, for the last check.
+# Of a source tensor that are in memory at once, in each lane. Larger chunks take new memory from the kernel each time, which
+# clears it first: with 16 MB its time was twice that with 4 MB.
+CHUNK_BYTES = 4 << 20
+# What bench/convert.py measured on a CPU: Python with MLX; what a lane holds of its chunk (read ahead, cast, packed), in
+# chunks; and Python with tokenizer and stock model, for the last check.
 START_BYTES, CHUNKS_A_LANE, CHECK_BYTES = 80e6, 7, 180e6
 
 
@@ -89,7 +92,9 @@ class Plan:
             layer = re.match(r"model\.layers\.\d+\.", step.recipe.name)
             parts[layer[0] if layer else ""] += bytes_of([step])
         layer = max((nbytes for name, nbytes in parts.items() if name), default=0)
-        return max(START_BYTES + lanes * CHUNKS_A_LANE * largest + held, CHECK_BYTES + 2 * layer + parts[""])
+        behind = min(WAITING, self.output_bytes)
+        shard = START_BYTES + lanes * CHUNKS_A_LANE * largest + behind + held
+        return max(shard, CHECK_BYTES + 2 * layer + parts[""])
 
     def to_download(self, shards, consume):
         """The bytes that a hub has still to send for `shards`, {file name: [Step]}; with `consume`, the most that lie there at once."""
