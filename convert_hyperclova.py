@@ -60,13 +60,15 @@ def parse_args(argv):
     add("--output", type=Path, help="where a copy of <mlx-path>/summary.json goes")
     args = parser.parse_args(argv)
     refuse_useless(parser, args)
-    if args.hf_path and Path(args.hf_path).expanduser().is_dir():
+    if args.hf_path and os.path.isdir(os.path.expanduser(args.hf_path)):
         args.hf_path = os.path.expanduser(args.hf_path)
     if not args.verify:
         args.hf_path = args.hf_path or str(hub.SOURCE_32B)
         kind = f"{args.q_bits}bit" if args.quantize else args.dtype or "unquantized"
         args.mlx_path = args.mlx_path or Path("models") / f"{Path(os.path.abspath(args.hf_path)).name}-Text-{kind}"
-    args.mlx_path = args.mlx_path.expanduser()
+    for name in ("mlx_path", "output"):
+        if getattr(args, name) is not None:
+            setattr(args, name, Path(os.path.expanduser(getattr(args, name))))
     return args
 
 
@@ -99,12 +101,14 @@ def refuse_consuming(source):
 
 
 def refuse_output(args):
-    """Raise LabError where --output cannot be written, or would lie in the source or spoil the result."""
-    if args.output is None or args.output == args.mlx_path / places.SUMMARY:
+    """Raise LabError where --output cannot be written, or would lie in the source or in the result's way."""
+    if args.output is None:
         return
-    path = places.resolved(args.output)
-    near = [places.resolved(folder) for folder in (args.hf_path, args.mlx_path)]
-    if path.is_dir() or any(folder in path.parents for folder in near):
+    path, target = places.resolved(args.output), places.resolved(args.mlx_path)
+    if path == target / places.SUMMARY:
+        return
+    near = [places.resolved(args.hf_path), target, places.partial_of(target), places.replaced_of(target)]
+    if path.is_dir() or any(folder in (path, *path.parents) for folder in near):
         raise LabError(f"--output {args.output}: a folder, or inside source or result; name another file")
     check_place(args.output)
 

@@ -10,7 +10,7 @@ import shutil
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 
-from lab.cli import LabError, read_json, sha256, write_json
+from lab.cli import LabError, output_fails, read_json, sha256, write_json
 from lab.durable import sync, sync_folder
 from lab.places import JOURNAL, MARK, PLAN, SUMMARY, is_ours, is_result, partial_of, replaced_of, resolved
 
@@ -187,6 +187,8 @@ def _locked(target):
         except BrokenPipeError:
             raise  # of the command's output
         except OSError as error:
+            if error.filename is None and output_fails():
+                raise
             what = f"{error.filename or target}: {error.strerror or error}"
             raise LabError(f"{what}; free the disk or mend that, then run the same command again") from error
 
@@ -208,12 +210,12 @@ def _repair(target):
         replaced.rename(target)
     elif replaced.exists():
         _remove(replaced)
-    if is_result(target):
+    if is_result(target) and (target / MARK).is_file():
         _clear_up(target)
 
 
 def _clear_up(target):
-    for name in (MARK, JOURNAL, PLAN):
+    for name in (JOURNAL, PLAN, MARK):  # the mark goes last: without it the others are somebody else's
         (target / name).unlink(missing_ok=True)
     sync_folder(target)
 

@@ -1,7 +1,10 @@
 """What travels with a model's weights (tokenizer, template, generation settings), checked before any work."""
 
+import json
+
 from lab import checkpoints
 from lab.cli import LabError, read_json
+from lab.headers import LARGEST, shown
 
 
 def check(carried, folder):
@@ -23,6 +26,7 @@ def check(carried, folder):
             raise LabError(f"{file}: {what}; take that entry out, or use a checkpoint with a stock tokenizer")
         if file.name == "generation_config.json":
             check_ids(content, file)
+            check_text(content, file)
         contents[file.name] = content
     template = folder / "chat_template.jinja"
     if template in carried:
@@ -33,10 +37,18 @@ def check(carried, folder):
     return contents
 
 
+def check_text(content, path):
+    """Raise LabError where the content of a JSON file could not be written again."""
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise LabError(f"{path}: holds half a character ({error.reason}); mend the file") from error
+
+
 def check_ids(content, path):
     """Raise LabError where the special tokens of a config are no token ids."""
     for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
         value = content.get(key)
         ids = value if isinstance(value, list) else [] if value is None else [value]
-        if not all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in ids):
-            raise LabError(f"{path}: {key} is {value!r}, not a token id or a list of them; mend the file")
+        if not all(type(number) is int and 0 <= number < LARGEST for number in ids):
+            raise LabError(f"{path}: {key} is {shown(repr(value))}, not a token id or a list of them; mend the file")

@@ -51,6 +51,7 @@ class Diverged(LabError):
 
 def finish(main, argv=None):
     """The exit code of `main(argv)`: a LabError becomes one `error: ...` line on stderr, a bug keeps its traceback."""
+    _mend_streams()
     try:
         code = main(argv) or DONE
         sys.stdout.flush()  # here, where a closed pipe can still be told
@@ -70,7 +71,7 @@ def finish(main, argv=None):
         _silence()
         return PIPE_CLOSED
     except OSError as error:  # of `command > file` on a full disk; of any other file it would be a bug
-        if not _output_fails():
+        if not output_fails():
             raise
         _silence()
         with suppress(OSError):
@@ -82,7 +83,16 @@ def finish(main, argv=None):
         return STOPPED
 
 
-def _output_fails():
+def _mend_streams():
+    """Let output that was closed (`>&-`) go nowhere, and show characters that its encoding lacks as numbers."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (for as long as Python runs)
+    if getattr(sys.stdout, "errors", None) == "strict" and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def output_fails():
     """Whether nothing can be printed any more, not even an end of line."""
     try:
         sys.stdout.flush()
@@ -127,7 +137,7 @@ def written_atomically(path):
     """A binary file to write to, which becomes `path` when the block ends well and is gone when it does not."""
     path = Path(path)
     _refuse_device(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -142,6 +152,11 @@ def written_atomically(path):
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _beside(path):
+    """Where a file is written that becomes `path`: a name of this process alone."""
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
 def remove_partials(folder):
@@ -172,6 +187,10 @@ def check_place(path, read=()):
     if path.is_dir():
         raise LabError(f"{path}: a folder; name a file in it")
     _refuse_device(path)
+    try:
+        _beside(path).exists()
+    except OSError as error:
+        raise LabError(f"{path}: cannot be written ({error.strerror}); choose a shorter name") from error
     if path.resolve() in [Path(file).resolve() for file in read]:
         raise LabError(f"{path}: what is asked is read from it; name another file for the answers")
     there = next(place for place in path.absolute().parents if place.exists())
@@ -209,7 +228,7 @@ def read_json(path, remedy):
         raise LabError(f"{path}: no such file; {remedy}")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # no JSON, no UTF-8, or a number of thousands of digits
         line = getattr(error, "lineno", 1)
         raise LabError(f"{path}:{line}: not valid JSON ({error}); {afresh(remedy)}") from error
     except RecursionError as error:

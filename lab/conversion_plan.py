@@ -11,7 +11,7 @@ from functools import cached_property
 
 from lab import building, carried_files, checkpoints, hyperclovax, turn_ends
 from lab.checkpoints import Tensor
-from lab.cli import versions
+from lab.cli import LabError, versions
 from lab.shards import WAITING
 
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -172,6 +172,12 @@ def make_plan(source, args, consumed=None):
     shards = {piece.tensor.shard for recipe in model.recipes for piece in recipe.pieces}
     known = consumed.identities if consumed else {}
     given = {**before, **source.digests, **known}
+    if missing := sorted(path.name for path in shards if path.name not in given):  # an unfinished run knew of them
+        if source.repository:
+            remedy = "connect (and unset HF_HUB_OFFLINE), then run the same command again"
+        else:
+            remedy = checkpoints.AGAIN
+        raise LabError(f"{source.folder}: {', '.join(missing)} not there, and still to be converted; {remedy}")
     found = {path.name: given[path.name] for path in sorted(shards)}
     return Plan(source, tensors, model, config, in_shards(steps), found)
 

@@ -8,6 +8,7 @@ from lab import building, cache, checkpoints, places
 from lab.cli import CheckFailed, LabError, read_json
 from lab.conversion_plan import cores
 from lab.hashing import Hashing
+from lab.headers import shown
 from lab.progress import progress
 
 
@@ -109,7 +110,7 @@ def verify(folder, hf_path=None):
     faults = [f"{fault}; convert again" for fault in compare(Path(folder), wanted, "result")]
     present = {path.name for path in Path(folder).iterdir() if not path.name.startswith(".")}
     extra = present - {*wanted, places.SUMMARY, places.PLAN, places.JOURNAL}
-    faults += [f"{folder}/{name}: not in {places.SUMMARY}; remove it" for name in sorted(extra)]
+    faults += [f"{folder}/{shown(name)}: not in {places.SUMMARY}; remove it" for name in sorted(extra)]
     print(f"{folder}: {len(wanted)} files hashed")
     there = {name: digest for name, digest in shards.items() if (source / name).is_file()}
     remedy = "download it again, or convert again if it was changed on purpose"
@@ -126,12 +127,17 @@ def recorded(summary, folder):
     try:
         source = summary["source"]
         wanted = {name: facts["sha256"] for name, facts in summary["files"].items()}
-        shards = {**source["shards"], "config.json": source["config"]}
-        if all(Path(name).name == name for name in (*wanted, *shards)):
-            return wanted, shards, str(source["folder"])
+        given = source_hashes(source)
+        if all(Path(name).name == name for name in (*wanted, *given)):
+            return wanted, given, str(source["folder"])
     except (KeyError, TypeError, AttributeError):
         pass
     raise LabError(f"{folder}/{places.SUMMARY}: holds no hashes of files; convert the model again")
+
+
+def source_hashes(source):
+    """{file: SHA-256} of all that was read of the source, by what a summary says of it."""
+    return {**source["shards"], "config.json": source["config"], **source.get("files", {})}
 
 
 def compare(folder, digests, title):
@@ -140,7 +146,7 @@ def compare(folder, digests, title):
     with Hashing(cores()) as pool:
         found = pool.map(lambda name: fault_of(folder / name, digests[name], pool.sha256), names)
         pairs = zip(progress(names, f"hashing the {title}"), found, strict=True)
-        return [f"{folder / name}: {fault}" for name, fault in pairs if fault]
+        return [f"{folder}/{shown(name)}: {fault}" for name, fault in pairs if fault]
 
 
 def fault_of(path, digest, sha256):

@@ -12,9 +12,12 @@ from lab.cli import LabError, sha256, write_atomically, write_json, write_summar
 from lab.conversion import Engine
 from lab.conversion_check import check_shard
 from lab.conversion_plan import bytes_of, cores, sources_of, stat_of
+from lab.conversion_report import source_hashes
 from lab.durable import sync_folder
 from lab.hashing import Hashing
 from lab.progress import bytes_lines, bytes_progress, progress
+
+MODEL_CARD = "README.md"
 
 
 def run(plan, build, args):
@@ -45,9 +48,8 @@ def run(plan, build, args):
     print("checking the result: a few tokens by plain mlx-lm", flush=True)
     results["prompt"] = conversion_answer.PROMPT
     results["answer"] = conversion_answer.check_answer(build.folder)
-    results["files"] = hash_files(build)
-    shards = {f"{args.hf_path}/{name}": digest for name, digest in results["source"]["shards"].items()}
-    inputs = {f"{args.hf_path}/config.json": results["source"]["config"], **shards}
+    results["files"] = hash_files(build, written_files(plan))
+    inputs = {f"{args.hf_path}/{name}": digest for name, digest in source_hashes(results["source"]).items()}
     write_summary(build.folder / places.SUMMARY, args, inputs, results)
 
 
@@ -71,7 +73,7 @@ def write_rest(plan, build, args):
     for path in carried:
         write_atomically(build.folder / path.name, path.read_bytes())
     turn_ends.write(plan.model.ends, build.folder)
-    write_atomically(build.folder / "README.md", model_card.text(plan, args))
+    write_atomically(build.folder / MODEL_CARD, model_card.text(plan, args))
 
 
 def tell_speed(shards, seconds):
@@ -206,17 +208,31 @@ def results_of(plan, build):
             "licence": source.licence,
             "folder": str(source.folder),
             "config": sha256(source.folder / "config.json"),
+            "files": {path.name: sha256(path) for path in beside_shards(source.folder)},
             "shards": {name: build.said("source")[name]["sha256"] for name in plan.identities},
             "fingerprint": build.plan["fingerprint"],
         },
     }
 
 
-def hash_files(build):
-    """{file: its SHA-256 and bytes} of the folder in the making, its plan and journal left out."""
+def beside_shards(folder):
+    """The source's files that are read beside shards and config.json: its index, and what goes along or says how."""
+    index = [folder / checkpoints.INDEX]
+    return [path for path in (*index, *checkpoints.carried_files(folder)) if path.is_file()]
+
+
+def written_files(plan):
+    """The names of all that a conversion writes, its summary apart: Finder and others put their own files beside them."""
+    carried = {path.name for path in checkpoints.carried_files(plan.source.folder)}
+    said = {turn_ends.GENERATION} if plan.model.ends.generation is not None else set()
+    return sorted({*plan.shards, checkpoints.INDEX, "config.json", MODEL_CARD, *carried, *said})
+
+
+def hash_files(build, names):
+    """{file: its SHA-256 and bytes} of the files `names` in the folder in the making."""
     found = {}
-    for path in sorted(build.folder.iterdir()):
-        if path.name not in (places.PLAN, places.JOURNAL, places.SUMMARY, places.MARK):
-            digest = build.said("shard").get(path.name, {}).get("sha256") or sha256(path)
-            found[path.name] = {"sha256": digest, "bytes": path.stat().st_size}
+    for name in names:
+        path = build.folder / name
+        digest = build.said("shard").get(name, {}).get("sha256") or sha256(path)
+        found[name] = {"sha256": digest, "bytes": path.stat().st_size}
     return found

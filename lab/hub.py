@@ -95,7 +95,7 @@ def find_source(hf_path, revision=None, weights="all"):
     if weights not in WEIGHTS:
         raise ValueError(f"weights={weights!r}: one of {', '.join(WEIGHTS)}")
     hf_path = str(hf_path)
-    folder = Path(hf_path).expanduser()
+    folder = Path(os.path.expanduser(hf_path))
     if os.path.isdir(folder):
         if not os.access(folder, os.R_OK | os.X_OK):
             raise LabError(f"{hf_path}: a folder that you may not read; make it readable (`chmod u+rx`)")
@@ -107,8 +107,12 @@ def find_source(hf_path, revision=None, weights="all"):
         raise LabError(f"{hf_path}: a file; give the folder that holds config.json and the shards")
     if not _is_id(hf_path):
         raise LabError(f"{hf_path}: no such folder; {_remedy(hf_path)}")
-    from lab import repositories
-
+    try:
+        from lab import repositories
+    except ValueError as error:  # huggingface_hub takes HF_ENDPOINT apart as soon as it is imported
+        raise LabError(
+            f"HF_ENDPOINT={os.environ.get('HF_ENDPOINT')}: no address ({error}); mend or unset it"
+        ) from error
     return repositories.find(hf_path, revision, weights)
 
 
@@ -117,10 +121,10 @@ def model_folder(model):
 
     Raises LabError, with the command that builds it, where a folder holds no model, and as find_source does for an id.
     """
-    folder = Path(model).expanduser()
-    if (folder / "config.json").is_file():
+    folder = Path(os.path.expanduser(model))
+    if os.path.isfile(folder / "config.json"):
         return folder
-    if folder.exists() or folder.is_absolute() or not _is_id(str(model)):
+    if os.path.exists(folder) or folder.is_absolute() or not _is_id(str(model)):
         raise LabError(f"{model}: no model here (no config.json); {_builds(folder)}")
     return _downloaded(str(model))
 

@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+from lab import checkpoints
 from lab.cli import LabError
 from lab.headers import shown
 
@@ -49,9 +50,7 @@ def refuse_existing(target, force):
         raise LabError(f"{target}: a folder with other things in it; choose another one")
     if not force:
         raise LabError(f"{target}: exists; --force overwrites it")
-    files = _summary(target).get("files")
-    foreign = _names(target) - {SUMMARY, PLAN, JOURNAL, *(files if isinstance(files, dict) else ())}
-    if files is not None and foreign:
+    if foreign := _names(target) - {SUMMARY, PLAN, JOURNAL, *_written(target)}:
         what = f"holds {', '.join(sorted(foreign))}, which --force would delete"
         raise LabError(f"{target}: {what}; move that elsewhere")
 
@@ -68,6 +67,15 @@ def _summary(folder):
     except (OSError, ValueError, RecursionError):
         return {}
     return summary if isinstance(summary, dict) else {}
+
+
+def _written(folder):
+    """The names of what a command wrote there: as its summary.json lists them, else those that every model has."""
+    files = _summary(folder).get("files")
+    if isinstance(files, dict):
+        return set(files)
+    shards = {path.name for path in folder.glob("*.safetensors") if path.is_file()}
+    return {"config.json", "README.md", checkpoints.INDEX, *checkpoints.CARRIED, *shards}
 
 
 def _names(folder):

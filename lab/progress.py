@@ -2,7 +2,7 @@
 
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 PLAIN_SECONDS = 30  # between plain lines where there is no terminal
 
@@ -11,9 +11,10 @@ def progress(items, title):
     """Iterate over `items` (with a length), showing how far it is: a rich bar on a terminal, plain lines elsewhere."""
     if sys.stderr.isatty():
         from rich.console import Console
+        from rich.markup import escape
         from rich.progress import track
 
-        yield from track(items, title, console=Console(stderr=True))
+        yield from track(items, escape(title), console=Console(stderr=True))
         return
     told = _plain_lines(title, len(items), lambda done, rate: f"{done}/{len(items)}")
     for item in items:
@@ -30,7 +31,7 @@ def bytes_progress(total, title):
     from rich import progress as rich
     from rich.console import Console
 
-    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.DownloadColumn())
+    columns = (rich.TextColumn("{task.description}", markup=False), rich.BarColumn(), rich.DownloadColumn())
     columns += (rich.TransferSpeedColumn(), rich.TimeRemainingColumn())
     with rich.Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=total)
@@ -57,7 +58,8 @@ def _plain_lines(title, total, in_words):
         if done > 0 and now - said >= PLAIN_SECONDS:
             rate = done / (now - started)
             left = (total - done) / rate
-            print(f"{title}: {in_words(done, rate)}, about {left:.0f} s left", file=sys.stderr, flush=True)
+            with suppress(OSError):  # a full disk behind the log is no reason to end hours of work
+                print(f"{title}: {in_words(done, rate)}, about {left:.0f} s left", file=sys.stderr, flush=True)
             said = now
 
     return told

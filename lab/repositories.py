@@ -64,6 +64,8 @@ def _refusing_others(repository):
         yield
     except (errors.HTTPError, errors.EntryNotFoundError, errors.HFValidationError, OSError):
         raise  # which lab/explanations.py explains
+    except ImportError as error:  # a proxy of a kind that needs a package more
+        raise LabError(f"{repository}: {shown(str(error))}; unset the proxy (HTTPS_PROXY, ALL_PROXY)") from error
     except UnicodeEncodeError as error:  # of the request's headers
         raise LabError(f"{repository}: the token (HF_TOKEN) is none, it is not ASCII; {LOGIN}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

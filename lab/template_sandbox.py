@@ -4,10 +4,12 @@ A template is a program that came with the checkpoint. It runs in jinja2's sandb
 """
 
 import json
+import resource
 import signal
 import threading
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 
 from jinja2.exceptions import SecurityError, TemplateError
 from jinja2.ext import Extension, loopcontrols
@@ -16,6 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 SECONDS = 2.0  # of computing; a template takes milliseconds
+MEMORY = 512 << 20  # bytes more than there are; a template takes kilobytes
 
 
 class TooSlow(BaseException):
@@ -24,7 +27,7 @@ class TooSlow(BaseException):
 
 @contextmanager
 def limited():
-    """Raise TooSlow inside once SECONDS are computed away: a sandbox bounds no loops within loops."""
+    """Raise TooSlow inside once SECONDS are computed away, MemoryError beyond MEMORY (on Linux): a sandbox bounds neither."""
     if threading.current_thread() is not threading.main_thread():  # where no signal can be taken
         yield
         return
@@ -35,10 +38,29 @@ def limited():
     before = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
     try:
-        yield
+        with _limited_memory():
+            yield
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before or signal.SIG_DFL)
+
+
+@contextmanager
+def _limited_memory():
+    """Python's `'a' * 10**10` is one step, which no timer breaks off."""
+    status = Path("/proc/self/statm")
+    if not status.exists():
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(status.read_text(encoding="ascii").split()[0])
+    bound = pages * resource.getpagesize() + MEMORY
+    bounds = [limit for limit in (bound, soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(bounds), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def compiled(template, names):

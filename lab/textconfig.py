@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from lab import foreign_settings
 from lab.cli import LabError
-from lab.headers import LIMIT, open_file, shown
+from lab.headers import LARGEST, LIMIT, open_file, shown
 
 NUMBERS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
 MULTIPLIERS = ("embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling")
@@ -133,7 +133,7 @@ def _text_part(config, path):
 
 
 def _is_size(value):
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < LARGEST
 
 
 def _is_number(value):

@@ -14,6 +14,7 @@ from lab.headers import shown
 
 GENERATION = "generation_config.json"
 STAND_IN = "answer-stands-here"
+LONGEST_ID = 10  # digits of a token's id; Python refuses to read thousands
 # What to stop at by NAVER's model cards of Think-14B and Text-Instruct: an answer's end, and a tool call's.
 STOPS = ("<|endofturn|>", "<|stop|>")
 NO_TEMPLATE = (
@@ -97,19 +98,17 @@ def _name(number, names):
 
 def added_tokens(files):
     """{text: id} of the tokens that stand beside a tokenizer's ordinary vocabulary."""
-    found = {}
-    for text, number in (files.get("added_tokens.json") or {}).items():
-        found[text] = number
+    found = list((files.get("added_tokens.json") or {}).items())
     decoder = (files.get("tokenizer_config.json") or {}).get("added_tokens_decoder")
     for number, token in decoder.items() if isinstance(decoder, dict) else ():
-        if isinstance(token, dict) and number.isdecimal():
-            found[token.get("content")] = int(number)
+        if isinstance(token, dict) and number.isdecimal() and len(number) <= LONGEST_ID:
+            found.append((token.get("content"), int(number)))
     tokens = (files.get("tokenizer.json") or {}).get("added_tokens")
     for token in tokens if isinstance(tokens, list) else ():
         if isinstance(token, dict):
-            found[token.get("content")] = token.get("id")
+            found.append((token.get("content"), token.get("id")))
     sound = (str, int)
-    return {text: number for text, number in found.items() if text and (type(text), type(number)) == sound}
+    return {text: number for text, number in found if (type(text), type(number)) == sound and text}
 
 
 def has_template(files):
@@ -122,8 +121,8 @@ def chat_template(files):
     """The checkpoint's chat template, or None; of several the default one."""
     found = files.get("chat_template.jinja") or (files.get("tokenizer_config.json") or {}).get("chat_template")
     if isinstance(found, list):
-        named = {part.get("name"): part.get("template") for part in found if isinstance(part, dict)}
-        found = named.get("default")
+        named = [part for part in found if isinstance(part, dict) and part.get("name") == "default"]
+        found = named[-1].get("template") if named else None
     return found if isinstance(found, str) else None
 
 

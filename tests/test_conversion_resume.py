@@ -173,7 +173,7 @@ def test_consumed_shards_are_deleted_only_when_asked_for(make_checkpoint, by_mlx
     assert same(load_all(target), load_all(by_mlx_lm))
     capsys.readouterr()
     assert finish(convert_hyperclova.main, ["--mlx-path", str(target), "--verify"]) == 0
-    assert "1 of 3 source files hashed" in capsys.readouterr().out
+    assert "6 of 8 source files hashed" in capsys.readouterr().out
 
 
 def test_a_consumed_source_is_never_thrown_away_by_other_settings(make_checkpoint, monkeypatch, capsys):

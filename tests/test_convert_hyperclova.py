@@ -484,7 +484,7 @@ def test_verify(make_checkpoint, capsys):
     verify = ["--mlx-path", str(target), "--verify"]
     assert finish(convert_hyperclova.main, verify) == 0
     out = capsys.readouterr().out
-    assert "3 of 3 source files hashed" in out and out.endswith("all as written\n")
+    assert "8 of 8 source files hashed" in out and out.endswith("all as written\n")
     assert finish(convert_hyperclova.main, [*verify, "--hf-path", "nosuch"]) == 1
     assert "--hf-path nosuch: no such folder" in capsys.readouterr().err
     flip(target / "model.safetensors", -1)
