@@ -51,4 +51,6 @@ def check_ids(content, path):
         value = content.get(key)
         ids = value if isinstance(value, list) else [] if value is None else [value]
         if not all(type(number) is int and 0 <= number < LARGEST for number in ids):
-            raise LabError(f"{path}: {key} is {shown(repr(value))}, not a token id or a list of them; mend the file")
+            raise LabError(
+                f"{path}: {key} is {shown(repr(value))}, not a token id or a list of them; mend the file"
+            )

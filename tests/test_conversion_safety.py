@@ -13,7 +13,17 @@ from pathlib import Path
 import pytest
 
 import convert_hyperclova
-from lab import building, checkpoints, conversion_plan, conversion_report, durable, explanations, hub, places
+from lab import (
+    building,
+    checkpoints,
+    conversion_plan,
+    conversion_report,
+    conversion_run,
+    durable,
+    explanations,
+    hub,
+    places,
+)
 from lab.cli import LabError, finish, sha256
 from lab.consumed import Consumed
 from tests import crashes
@@ -49,6 +59,19 @@ def test_a_summary_that_no_command_wrote(tmp_path, content, message):
     (tmp_path / places.SUMMARY).write_text(content)
     (tmp_path / "notes").touch()
     assert message in reason(places.refuse_existing, tmp_path, True)
+
+
+def test_force_deletes_nothing_beside_a_model_whose_summary_lists_no_files(tmp_path):
+    """Such are the embedded ones, and so a copy of them."""
+    (tmp_path / places.SUMMARY).write_text('{"flags": {"mlx_path": "m"}}')
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "README.md"):
+        (tmp_path / name).touch()
+    places.refuse_existing(tmp_path, True)
+    (tmp_path / "adapters").mkdir()
+    (tmp_path / "notes.txt").touch()
+    assert "holds adapters, notes.txt, which --force would delete" in reason(
+        places.refuse_existing, tmp_path, True
+    )
 
 
 def test_what_the_finder_leaves_is_nothing(tmp_path):
@@ -303,6 +326,130 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(small, capsys)
         assert str(output) in refused(capsys, small, "--output", str(output))
 
 
+@pytest.mark.parametrize(
+    "output",
+    ["target", "target.partial", "target.partial/s.json", "target.replaced.partial", "n" * 248, "source/s"],
+)
+def test_an_output_in_the_way_is_told_before_the_work(small, capsys, output):
+    assert f"{small.parent / output}: " in refused(capsys, small, "--output", str(small.parent / output))
+    assert [path.name for path in small.parent.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_an_output_that_is_the_summary_itself(small, monkeypatch, absolute):
+    monkeypatch.chdir(small.parent)
+    output = (small.parent if absolute else Path()) / "target" / places.SUMMARY
+    assert convert(small, "--output", str(output))[0] == 0
+
+
+def test_a_home_that_is_nobodys(small, capsys, monkeypatch):
+    monkeypatch.chdir(small.parent)
+    for flags in (
+        ["--hf-path", "~nobody-here/x"],
+        ["--hf-path", "x" * 300],
+        ["--hf-path", str(small) + "y" * 300],
+    ):
+        assert finish(convert_hyperclova.main, [*flags, "--dry-run"]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1
+    args = convert_hyperclova.parse_args(
+        ["--hf-path", "x", "--mlx-path", "~nobody-here/x", "--output", "~/s.json"]
+    )
+    assert args.mlx_path == Path("~nobody-here/x") and args.output == Path.home() / "s.json"
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "http://localhost:99999999"])
+def test_an_endpoint_that_is_no_address(address):
+    command = [sys.executable, "convert_hyperclova.py", "--hf-path", "naver/x", "--dry-run"]
+    environment = {**os.environ, "HF_ENDPOINT": address}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_proxy_that_needs_another_package():
+    command = [sys.executable, "convert_hyperclova.py", "--hf-path", "naver/x", "--dry-run"]
+    environment = {**os.environ, "HTTPS_PROXY": "socks5://localhost:1", "HF_ENDPOINT": "https://localhost:9"}
+    environment.pop("HF_HUB_OFFLINE", None)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    *again, line = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("error: naver/x: ") and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["1", "2", "both"])
+def test_output_that_is_closed_ends_no_conversion(small, closed):
+    """As `command >&-` and some schedulers start it: Python has no sys.stdout or sys.stderr then."""
+    flags = ["--hf-path", str(small), "--mlx-path", str(small.parent / "target")]
+    redirect = {"1": ">&-", "2": "2>&-", "both": ">&- 2>&-"}[closed]
+    shell = ["sh", "-c", f'exec "$@" {redirect}', "sh", sys.executable, "convert_hyperclova.py", *flags]
+    done = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert (small.parent / "target" / places.SUMMARY).is_file()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here: only Linux has it")
+def test_a_full_disk_behind_the_output_is_not_taken_for_the_results(small):
+    command = [
+        sys.executable,
+        "convert_hyperclova.py",
+        "--hf-path",
+        str(small),
+        "--mlx-path",
+        str(small.parent / "t"),
+    ]
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    wanted = "error: standard output: No space left on device; free the disk, or write elsewhere\n"
+    assert (done.returncode, done.stderr) == (1, wanted)
+
+
+def test_an_answer_that_the_terminals_encoding_lacks(small):
+    flags = ["--hf-path", str(small), "--mlx-path", str(small.parent / "한글")]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "convert_hyperclova.py", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and "first tokens after '\\uc548\\ub155'" in done.stdout, done.stderr
+
+
+def test_what_others_put_beside_a_model_in_the_making_is_not_listed_as_its_own(small, monkeypatch, capsys):
+    """The Mac's Finder and network drives do, and change it later."""
+    with monkeypatch.context() as patch:
+        patch.setattr(conversion_run, "write_rest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert convert(small)[0] == 75
+    partial = small.parent / "target.partial"
+    (partial / ".DS_Store").touch()
+    (partial / "@eaDir").mkdir()
+    _, target = convert(small)
+    assert not {".DS_Store", "@eaDir"} & json.loads((target / places.SUMMARY).read_text())["files"].keys()
+    capsys.readouterr()
+    assert finish(convert_hyperclova.main, ["--mlx-path", str(target), "--verify"]) == 3
+    assert capsys.readouterr().err == f"error: {target}/@eaDir: not in summary.json; remove it\n"
+    (target / "@eaDir").rmdir()
+    assert finish(convert_hyperclova.main, ["--mlx-path", str(target), "--verify"]) == 0
+
+
+def test_names_of_a_finished_result_that_are_a_users_own_stay(small, capsys):
+    _, target = convert(small)
+    for name in (places.PLAN, places.JOURNAL):
+        (target / name).write_text("mine")
+    assert convert(small)[0] == 1
+    assert [(target / name).read_text() for name in (places.PLAN, places.JOURNAL)] == ["mine", "mine"]
+
+
+def test_a_source_shard_that_went_away_in_the_middle_of_consuming(small):
+    """Of the consumed ones the plan knows all, of this one nothing."""
+    plan, args = plan_of(hub.Source(small))
+    with building.going_on(small.parent / "target") as build:
+        convert_hyperclova.begin(build, plan, None)
+        build.say("consumed", ONE, {})
+        for name in (ONE, TWO):
+            (small / name).unlink()
+        consumed = Consumed(build)
+        message = reason(conversion_plan.make_plan, hub.Source(small), args, consumed)
+        assert f"{TWO} not there, and still to be converted; download it again" in message and ONE not in message
+        message = reason(conversion_plan.make_plan, hub.Source(small, "naver/x", "a" * 40), args, consumed)
+        assert f"{TWO} not there" in message and "connect (and unset HF_HUB_OFFLINE)" in message
+
+
 def test_a_source_that_cannot_be_consumed_is_told_before_the_work(small, capsys):
     own = os.geteuid()
     small.chmod(0o555)
@@ -400,10 +547,12 @@ def test_with_consume_source_the_room_is_that_of_one_output_shards_sources(small
     assert plan.to_download({}, True) == plan.to_download({}, False) == 0
 
 
-def test_the_plan_s_disk_is_what_the_conversion_asks_for(small, capsys):
+def test_the_plan_s_disk_is_what_the_conversion_asks_for(small, capsys, monkeypatch):
     """The download counts where it goes onto the same disk, all of it or a shard at a time."""
     path = small / ONE
-    free = shutil.disk_usage(small).free
+    usage = shutil.disk_usage(small)  # other tests use the same disk meanwhile
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    free = usage.free
     source = hub.Source(small, sizes={ONE: free + 1})
     for flags, word in ((), "less with --consume-source"), (("--consume-source",), "(what one shard needs)"):
         plan, args = plan_of(source, "--mlx-path", str(small.parent / "target"), *flags)
@@ -439,6 +588,9 @@ def test_verify_finds_links_and_needs_the_source_it_is_told(small, capsys):
     (target / "model.safetensors").symlink_to(small.parent / "elsewhere")
     assert finish(convert_hyperclova.main, verify) == 3
     assert "model.safetensors: a link that leads out of its folder" in capsys.readouterr().err
+    (target / "new\nline").touch()
+    assert finish(convert_hyperclova.main, verify) == 3
+    assert capsys.readouterr().err.count("\n") == 1
     assert json.loads((target / places.SUMMARY).read_text())["files"]
 
 

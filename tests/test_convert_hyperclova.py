@@ -265,6 +265,18 @@ def test_the_bound_holds_for_the_quantizer_and_is_tight(dtype, bits):
     assert mx.mean(off / bound).item() > 0.2  # 0.5 where only rounding to the nearest code counts
 
 
+@pytest.mark.parametrize("dtype,code", [("float32", "F32"), ("bfloat16", "BF16"), ("float16", "F16")])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+def test_the_bound_holds_for_tiny_weights_and_for_those_far_from_0(dtype, code, bits):
+    """A float16 scale of tiny weights has few digits, or none; half a step more was taken for another tensor."""
+    draws = mx.random.normal((64, 256), key=mx.random.key(bits))
+    tiny = [draws * 10**-power for power in (7.5, 7, 6.5, 6.25, 6, 5.75, 5.5, 5, 4)]
+    for weight in (*tiny, 1000 + draws * 0.01, -1 + draws * 0.001, draws * 0, draws * 0 + 7):
+        weight = weight.astype(getattr(mx, dtype))
+        values, bound = conversion_check.dequantize(*mx.quantize(weight, 64, bits), 64, bits, code)
+        assert mx.all(mx.abs(values - weight.astype(mx.float32)) <= bound).item()
+
+
 @pytest.mark.parametrize("code,kind", [("F32", "u4"), ("BF16", "u2"), ("F16", "u2")])
 def test_infinities_and_what_is_no_number_are_found_and_nothing_else(code, kind):
     """Every 16-bit pattern (of F32 the upper half), held against MLX's own judgement."""

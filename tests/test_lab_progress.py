@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 from lab.progress import Live
 with Live(20) as live:
@@ -57,6 +59,30 @@ def test_bytes_their_speed_and_the_time_left_in_plain_lines():
     found = re.fullmatch(r"converting: 1\.0 of 4\.0 GB, ([\d,]+) MB/s, about (\d+) s left", lines[1])
     rate, left = (int(number.replace(",", "")) for number in found.groups())
     assert 50 < rate <= 2500 and abs(left - 3000 / rate) <= 1
+
+
+def test_a_title_is_shown_as_it_is_on_a_terminal():
+    """A path may hold what rich takes for its markup."""
+    script = """from lab import progress
+list(progress.progress([1, 2], "checking q[/b]/out"))
+with progress.bytes_progress(2, "fetching q[/b]/out") as told: told(2)"""
+    ours, theirs = pty.openpty()
+    size = {**os.environ, "COLUMNS": "120", "TERM": "xterm"}
+    run = subprocess.Popen([sys.executable, "-c", script], stderr=theirs, env=size)
+    assert run.wait(30) == 0
+    os.close(theirs)
+    shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", os.read(ours, 1 << 16).decode())
+    os.close(ours)
+    assert "checking q[/b]/out" in shown and "fetching q[/b]/out" in shown
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here: only Linux has it")
+def test_a_full_disk_behind_the_log_ends_no_work():
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", f"{BYTES}\nprint('done')"], stdout=subprocess.PIPE, stderr=full
+        )
+    assert (done.returncode, done.stdout) == (0, b"done\n")
 
 
 def test_bytes_their_speed_and_the_time_left_on_a_terminal():

@@ -1,6 +1,7 @@
 """Where answers end: what is read off the files beside the weights, and what plain mlx-lm makes of the result."""
 
 import json
+import resource
 import shutil
 import socket
 import subprocess
@@ -128,6 +129,47 @@ def test_a_template_without_end_is_cut_off(monkeypatch):
     loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% set x = i %}{% endfor %}{% endfor %}"
     ends = turn_ends.find(files(loops), [2], 320)
     assert ends.ids == (2,) and "(it computes for more than 0.05 s)" in ends.said[0]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is bounded on Linux alone")
+@pytest.mark.parametrize("template", ["{% set x = 'a' * 4000000000 %}{{ x|length }}", "{{ '%4000000000d' % 1 }}"])
+def test_a_template_that_wants_gigabytes_gets_none(template):
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    ends = turn_ends.find(files(template), [2], 320)
+    assert ends.ids == (2,) and "(MemoryError)" in ends.said[0]
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"tokenizer.json": {"added_tokens": [{"content": [1], "id": 5}, 3]}},
+        {"tokenizer_config.json": {"added_tokens_decoder": {"5": {"content": {}}, "9" * 5000: {"content": "x"}}}},
+        {"tokenizer_config.json": {"chat_template": [{"name": [1], "template": "x"}, 3]}},
+        {"added_tokens.json": {"x": [1]}},
+    ],
+)
+def test_files_that_are_odd_on_purpose_name_no_token(odd):
+    ends = turn_ends.find({"tokenizer.model": b"", **odd}, [2], 320)
+    assert ends.ids == (2,) and turn_ends.added_tokens(odd) == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"eos_token_id": ' + "9" * 5000 + "}", "generation_config.json:1: not valid JSON"),
+        ('{"eos_token_id": ' + "9" * 400 + "}", "9..., not a token id or a list of them"),
+        ('{"note": "\\ud800"}', "generation_config.json: holds half a character"),
+    ],
+)
+def test_a_generation_config_that_could_not_be_written_again_is_refused_before_the_work(
+    make_checkpoint, capsys, content, message
+):
+    """The last was found when all shards were made, and a source perhaps consumed."""
+    source = make_checkpoint()
+    (source / "generation_config.json").write_text(content, encoding="utf-8")
+    error = refused(capsys, source)
+    assert message in error and len(error) < 1000
 
 
 def test_ids_without_a_template_and_beyond_the_vocabulary():
