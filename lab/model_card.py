@@ -41,7 +41,7 @@ def text(plan, args):
     cells = {key: " ".join(str(value).replace("|", r"\|").split()) for key, value in facts.items()}
     lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in cells.items()), ""]
     lines += ["```", f'mlx_lm.generate --model {shlex.quote(name)} --prompt "안녕하세요"', "```", ""]
-    lines += ["`summary.json` holds the SHA-256 of every file here and of the source.", ""]
+    lines += ["`summary.json` holds the SHA-256 of every file here and of all that was read of the source.", ""]
     return "\n".join(lines)
 
 
