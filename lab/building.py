@@ -10,7 +10,8 @@ import shutil
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 
-from lab.cli import LabError, output_fails, read_json, sha256, write_json
+from lab import streams
+from lab.cli import LabError, read_json, sha256, write_json
 from lab.durable import sync, sync_folder
 from lab.places import JOURNAL, MARK, PLAN, SUMMARY, is_ours, is_result, partial_of, replaced_of, resolved
 
@@ -187,7 +188,7 @@ def _locked(target):
         except BrokenPipeError:
             raise  # of the command's output
         except OSError as error:
-            if error.filename is None and output_fails():
+            if error.filename is None and streams.output_fails():
                 raise
             what = f"{error.filename or target}: {error.strerror or error}"
             raise LabError(f"{what}; free the disk or mend that, then run the same command again") from error

@@ -7,9 +7,9 @@ import subprocess
 import sys
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from io import UnsupportedOperation
 from pathlib import Path
 
+from lab import streams
 from lab.durable import sync
 
 DONE, USER_ERROR, CHECK_FAILED, DIVERGED, STOPPED = 0, 1, 3, 4, 75
@@ -51,7 +51,7 @@ class Diverged(LabError):
 
 def finish(main, argv=None):
     """The exit code of `main(argv)`: a LabError becomes one `error: ...` line on stderr, a bug keeps its traceback."""
-    _mend_streams()
+    streams.mend()
     try:
         code = main(argv) or DONE
         sys.stdout.flush()  # here, where a closed pipe can still be told
@@ -68,12 +68,12 @@ def finish(main, argv=None):
         )
         return USER_ERROR
     except BrokenPipeError:  # `command | head` closed the pipe: perhaps in the middle of the work, so never "done"
-        _silence()
+        streams.silence()
         return PIPE_CLOSED
     except OSError as error:  # of `command > file` on a full disk; of any other file it would be a bug
-        if not output_fails():
+        if not streams.output_fails():
             raise
-        _silence()
+        streams.silence()
         with suppress(OSError):
             print(f"error: standard output: {error.strerror}; free the disk, or write elsewhere", file=sys.stderr)
         return USER_ERROR
@@ -81,32 +81,6 @@ def finish(main, argv=None):
         remedy = next(iter(stopped.args), None) or "run the same command to start again"
         print(f"error: stopped by Ctrl-C; {remedy}", file=sys.stderr)
         return STOPPED
-
-
-def _mend_streams():
-    """Let output that was closed (`>&-`) go nowhere, and show characters that its encoding lacks as numbers."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (for as long as Python runs)
-    if getattr(sys.stdout, "errors", None) == "strict" and hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def output_fails():
-    """Whether nothing can be printed any more, not even an end of line."""
-    try:
-        sys.stdout.flush()
-        os.write(sys.stdout.fileno(), b"\n")
-    except UnsupportedOperation:  # no file, as in tests
-        return False
-    except OSError:
-        return True
-    return False
-
-
-def _silence():
-    """Let what is still to be printed go nowhere: Python would fail once more when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def sha256(path):
