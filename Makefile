@@ -296,7 +296,7 @@ doctor: | $(INSTALLED) ## what this machine has and lacks for PROFILE, each with
 test: | $(INSTALLED_TEST) ## the tests
 	OPENBLAS_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not reference"
 
-crashtest: | $(INSTALLED_TEST) ## 200 kills of real trainers, 100 of conversions, and a crash and an error at every step of writing (some 30 minutes)
+crashtest: | $(INSTALLED_TEST) ## 200 kills of real trainers, 100 of conversions, and a crash and an error at every step of writing (some 40 minutes)
 	$(PYTHON) tests/crash_runs.py --kills 200
 	CRASH_EVERY=1 $(PYTHON) -m pytest -s tests/test_resume.py -k any_step_of_writing
 	CRASH_EVERY=1 KILLS=100 STOPS=60 $(PYTHON) -m pytest -s tests/test_conversion_crash.py

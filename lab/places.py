@@ -74,7 +74,7 @@ def _written(folder):
     files = _summary(folder).get("files")
     if isinstance(files, dict):
         return set(files)
-    shards = {path.name for path in folder.glob("*.safetensors") if path.is_file()}
+    shards = {path.name for path in folder.glob(checkpoints.SHARDS) if path.is_file()}
     return {"config.json", "README.md", checkpoints.INDEX, *checkpoints.CARRIED, *shards}
 
 

@@ -68,8 +68,8 @@ def test_force_deletes_nothing_beside_a_model_whose_summary_lists_no_files(tmp_p
         (tmp_path / name).touch()
     places.refuse_existing(tmp_path, True)
     (tmp_path / "adapters").mkdir()
-    (tmp_path / "notes.txt").touch()
-    assert "holds adapters, notes.txt, which --force would delete" in reason(
+    (tmp_path / "adapters.safetensors").touch()
+    assert "holds adapters, adapters.safetensors, which --force would delete" in reason(
         places.refuse_existing, tmp_path, True
     )
 
