@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 from lab import building, conversion_plan, conversion_report, hub, places
@@ -140,7 +141,23 @@ def convert(args):
 
             print(device.describe(), flush=True)
             conversion_run.run(plan, build, args)
-        build.finish()
+        with uninterrupted():
+            build.finish()
+
+
+@contextmanager
+def uninterrupted():
+    """Let Ctrl-C and SIGTERM pass: what is done here takes a moment, and half of it would be told wrongly."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def tell(args):
+    """Print what the result is, and write the copy of its summary."""
     if args.output:
         write_atomically(args.output, (args.mlx_path / places.SUMMARY).read_bytes())
     conversion_report.print_summary(args.mlx_path)
@@ -184,10 +201,13 @@ def main(argv=None):
     elif args.dry_run:
         dry_run(args)
     else:
+        remedy = "the same command goes on from the last finished shard"
         try:
             convert(args)
+            remedy = "the result is whole and in its place"
+            tell(args)
         except KeyboardInterrupt:
-            print("error: stopped; the same command goes on from the last finished shard", file=sys.stderr)
+            print(f"error: stopped; {remedy}", file=sys.stderr)
             return STOPPED
     return 0
 

@@ -188,7 +188,7 @@ def _locked(target):
         except BrokenPipeError:
             raise  # of the command's output
         except OSError as error:
-            if error.filename is None and streams.output_fails():
+            if error.filename is None and streams.fault():
                 raise
             what = f"{error.filename or target}: {error.strerror or error}"
             raise LabError(f"{what}; free the disk or mend that, then run the same command again") from error

@@ -1,5 +1,6 @@
 """How every command ends: one-line errors, exit codes, and a JSON summary that says what was run on what."""
 
+import errno
 import hashlib
 import json
 import os
@@ -53,34 +54,43 @@ def finish(main, argv=None):
     """The exit code of `main(argv)`: a LabError becomes one `error: ...` line on stderr, a bug keeps its traceback."""
     streams.mend()
     try:
-        code = main(argv) or DONE
+        code = _code_of(main, argv)
         sys.stdout.flush()  # here, where a closed pipe can still be told
         return code
     except LabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return _complain(error, error.exit_code)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in INSTALLED_BY_SETUP:
             raise
-        print(
-            f"error: {error.name} is not installed here; `make setup`, then `source .venv/bin/activate`",
-            file=sys.stderr,
-        )
-        return USER_ERROR
+        words = f"{error.name} is not installed here; `make setup`, then `source .venv/bin/activate`"
+        return _complain(words, USER_ERROR)
     except BrokenPipeError:  # `command | head` closed the pipe: perhaps in the middle of the work, so never "done"
-        streams.silence()
         return PIPE_CLOSED
     except OSError as error:  # of `command > file` on a full disk; of any other file it would be a bug
-        if not streams.output_fails():
+        if error.filename is not None or not (fault := streams.fault()):
             raise
-        streams.silence()
-        with suppress(OSError):
-            print(f"error: standard output: {error.strerror}; free the disk, or write elsewhere", file=sys.stderr)
-        return USER_ERROR
+        return _complain(f"standard output: {fault.strerror}; free the disk, or write elsewhere", USER_ERROR)
     except KeyboardInterrupt as stopped:  # whoever has kept something says how to go on from it
         remedy = next(iter(stopped.args), None) or "run the same command to start again"
-        print(f"error: stopped by Ctrl-C; {remedy}", file=sys.stderr)
-        return STOPPED
+        return _complain(f"stopped by Ctrl-C; {remedy}", STOPPED)
+    finally:
+        streams.settle()
+
+
+def _code_of(main, argv):
+    """The exit code of `main(argv)`. What argparse has printed before it leaves (--help) is flushed, which may fail."""
+    try:
+        return main(argv) or DONE
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+
+
+def _complain(words, code):
+    """Print the one line of an error, where that can be printed; returns `code`."""
+    with suppress(OSError):
+        print(f"error: {words}", file=sys.stderr)
+    return code
 
 
 def sha256(path):
@@ -162,9 +172,10 @@ def check_place(path, read=()):
         raise LabError(f"{path}: a folder; name a file in it")
     _refuse_device(path)
     try:
-        _beside(path).exists()
+        os.lstat(_beside(path))
     except OSError as error:
-        raise LabError(f"{path}: cannot be written ({error.strerror}); choose a shorter name") from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise LabError(f"{path}: cannot be written ({error.strerror}); choose a shorter name") from error
     if path.resolve() in [Path(file).resolve() for file in read]:
         raise LabError(f"{path}: what is asked is read from it; name another file for the answers")
     there = next(place for place in path.absolute().parents if place.exists())
@@ -198,7 +209,7 @@ def write_json(path, content):
 def read_json(path, remedy):
     """The content of a JSON file. Raises LabError that ends in `remedy` when it is missing or malformed."""
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # False, too, for a name that no disk takes
         raise LabError(f"{path}: no such file; {remedy}")
     try:
         return json.loads(path.read_text(encoding="utf-8"))

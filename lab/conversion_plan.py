@@ -11,7 +11,8 @@ from functools import cached_property
 
 from lab import building, carried_files, checkpoints, hyperclovax, turn_ends
 from lab.checkpoints import Tensor
-from lab.cli import LabError, versions
+from lab.cli import LabError, sha256, versions
+from lab.places import MODEL_CARD
 from lab.shards import WAITING
 
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -43,7 +44,8 @@ class Step:
 class Plan:
     """A conversion: `shards` is {file name: [Step]}, in the order in which the source is read.
 
-    `source` is a lab.hub.Source with its `tensors`; `identities` tells of each shard that is read what changes with its content.
+    `source` is a lab.hub.Source with its `tensors`; `identities` tells of each shard that is read what changes with its content;
+    `beside` is {name: SHA-256} of the other files that are read.
     """
 
     source: object
@@ -52,6 +54,7 @@ class Plan:
     config: dict
     shards: dict
     identities: dict
+    beside: dict
 
     @cached_property
     def steps(self):
@@ -179,7 +182,9 @@ def make_plan(source, args, consumed=None):
             remedy = checkpoints.AGAIN
         raise LabError(f"{source.folder}: {', '.join(missing)} not there, and still to be converted; {remedy}")
     found = {path.name: given[path.name] for path in sorted(shards)}
-    return Plan(source, tensors, model, config, in_shards(steps), found)
+    others = [source.folder / name for name in ("config.json", checkpoints.INDEX, MODEL_CARD)]
+    beside = {file.name: sha256(file) for file in (*others, *carried) if file.is_file()}
+    return Plan(source, tensors, model, config, in_shards(steps), found, beside)
 
 
 def made_of(recipe, args):

@@ -103,8 +103,8 @@ def verify(folder, hf_path=None):
     """
     summary = read_json(Path(folder) / places.SUMMARY, "name a folder that convert_hyperclova.py wrote")
     wanted, shards, source = recorded(summary, folder)
-    if hf_path is not None and not any((Path(hf_path) / name).is_file() for name in shards):
-        what = "none of the source's files is in it" if Path(hf_path).is_dir() else "no such folder"
+    if hf_path is not None and not any(os.path.isfile(Path(hf_path) / name) for name in shards):
+        what = "none of the source's files is in it" if os.path.isdir(hf_path) else "no such folder"
         raise LabError(f"--hf-path {hf_path}: {what}; name the source's folder, or leave it out")
     source = Path(hf_path or source)
     faults = [f"{fault}; convert again" for fault in compare(Path(folder), wanted, "result")]
@@ -137,7 +137,8 @@ def recorded(summary, folder):
 
 def source_hashes(source):
     """{file: SHA-256} of all that was read of the source, by what a summary says of it."""
-    return {**source["shards"], "config.json": source["config"], **source.get("files", {})}
+    others = source["files"] if "files" in source else {"config.json": source["config"]}  # alone before 2026-11-28
+    return {**source["shards"], **others}
 
 
 def compare(folder, digests, title):

@@ -17,8 +17,6 @@ from lab.durable import sync_folder
 from lab.hashing import Hashing
 from lab.progress import bytes_lines, bytes_progress, progress
 
-MODEL_CARD = "README.md"
-
 
 def run(plan, build, args):
     """Write all that is still missing of the converted model into `build`, its summary last."""
@@ -41,14 +39,15 @@ def run(plan, build, args):
         hashes.wait([shard for shard in plan.identities if shard not in build.said("consumed")])
     if todo:
         tell_speed(todo, time.monotonic() - started)
-    write_rest(plan, build, args)
+    names = write_rest(plan, build, args)
     results = results_of(plan, build)
     from lab import conversion_answer  # only now: it loads mlx-lm
 
     print("checking the result: a few tokens by plain mlx-lm", flush=True)
     results["prompt"] = conversion_answer.PROMPT
     results["answer"] = conversion_answer.check_answer(build.folder)
-    results["files"] = hash_files(build, written_files(plan))
+    results["files"] = hash_files(build, [*plan.shards, *names])
+    refuse_changed(plan)
     inputs = {f"{args.hf_path}/{name}": digest for name, digest in source_hashes(results["source"]).items()}
     write_summary(build.folder / places.SUMMARY, args, inputs, results)
 
@@ -64,16 +63,19 @@ def import_tokenizers():
 
 
 def write_rest(plan, build, args):
-    """Write what goes with the shards: index, config, tokenizer, end tokens, model card."""
+    """Write what goes with the shards (index, config, tokenizer, end tokens, model card); returns the files' names."""
     write_json(build.folder / checkpoints.INDEX, plan.index())
     write_json(build.folder / "config.json", plan.config)
-    carried = turn_ends.kept(checkpoints.carried_files(plan.source.folder), plan.model.ends)
+    source, ends = plan.source.folder, plan.model.ends
+    carried = turn_ends.kept([source / name for name in checkpoints.CARRIED if name in plan.beside], ends)
     for name in set(checkpoints.CARRIED) - {path.name for path in carried}:
         (build.folder / name).unlink(missing_ok=True)  # of an earlier try, and since gone from the source
     for path in carried:
         write_atomically(build.folder / path.name, path.read_bytes())
-    turn_ends.write(plan.model.ends, build.folder)
-    write_atomically(build.folder / MODEL_CARD, model_card.text(plan, args))
+    turn_ends.write(ends, build.folder)
+    write_atomically(build.folder / places.MODEL_CARD, model_card.text(plan, args))
+    settled = [turn_ends.GENERATION] if ends.generation is not None else []
+    return [checkpoints.INDEX, "config.json", places.MODEL_CARD, *settled, *(path.name for path in carried)]
 
 
 def tell_speed(shards, seconds):
@@ -207,31 +209,25 @@ def results_of(plan, build):
             "revision": source.revision,
             "licence": source.licence,
             "folder": str(source.folder),
-            "config": sha256(source.folder / "config.json"),
-            "files": {path.name: sha256(path) for path in beside_shards(source.folder)},
+            "files": plan.beside,
             "shards": {name: build.said("source")[name]["sha256"] for name in plan.identities},
             "fingerprint": build.plan["fingerprint"],
         },
     }
 
 
-def beside_shards(folder):
-    """The source's files that are read beside shards and config.json: its index, and what goes along or says how."""
-    index = [folder / checkpoints.INDEX]
-    return [path for path in (*index, *checkpoints.carried_files(folder)) if path.is_file()]
-
-
-def written_files(plan):
-    """The names of all that a conversion writes, its summary apart: Finder and others put their own files beside them."""
-    carried = {path.name for path in checkpoints.carried_files(plan.source.folder)}
-    said = {turn_ends.GENERATION} if plan.model.ends.generation is not None else set()
-    return sorted({*plan.shards, checkpoints.INDEX, "config.json", MODEL_CARD, *carried, *said})
+def refuse_changed(plan):
+    """Raise LabError where one of the small files is not what the plan was made of."""
+    for name, digest in plan.beside.items():
+        path = plan.source.folder / name
+        if not path.is_file() or sha256(path) != digest:
+            raise LabError(f"{path}: changed while it was converted; leave it alone and run the same command")
 
 
 def hash_files(build, names):
     """{file: its SHA-256 and bytes} of the files `names` in the folder in the making."""
     found = {}
-    for name in names:
+    for name in sorted(names):
         path = build.folder / name
         digest = build.said("shard").get(name, {}).get("sha256") or sha256(path)
         found[name] = {"sha256": digest, "bytes": path.stat().st_size}

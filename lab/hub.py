@@ -2,8 +2,10 @@
 
 import os
 import re
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import lru_cache
+from io import StringIO
 from pathlib import Path
 
 from lab import cache, checkpoints
@@ -108,7 +110,8 @@ def find_source(hf_path, revision=None, weights="all"):
     if not _is_id(hf_path):
         raise LabError(f"{hf_path}: no such folder; {_remedy(hf_path)}")
     try:
-        from lab import repositories
+        with redirect_stdout(StringIO()):  # there it tells of it in its own way, too
+            from lab import repositories
     except ValueError as error:  # huggingface_hub takes HF_ENDPOINT apart as soon as it is imported
         raise LabError(
             f"HF_ENDPOINT={os.environ.get('HF_ENDPOINT')}: no address ({error}); mend or unset it"

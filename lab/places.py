@@ -10,6 +10,7 @@ from lab.cli import LabError
 from lab.headers import shown
 
 PLAN, JOURNAL, SUMMARY = "plan.json", "journal.jsonl", "summary.json"
+MODEL_CARD = "README.md"
 REPLACED = ".replaced.partial"
 MARK = ".in-the-making"  # in a folder that is ours to empty
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -50,8 +51,11 @@ def refuse_existing(target, force):
         raise LabError(f"{target}: a folder with other things in it; choose another one")
     if not force:
         raise LabError(f"{target}: exists; --force overwrites it")
-    if foreign := _names(target) - {SUMMARY, PLAN, JOURNAL, *_written(target)}:
-        what = f"holds {', '.join(sorted(foreign))}, which --force would delete"
+    ours = {SUMMARY, *_written(target)}
+    if (target / MARK).is_file():  # a crash came between the move and its end
+        ours |= {MARK, PLAN, JOURNAL}
+    if foreign := _names(target) - ours:
+        what = f"holds {', '.join(map(shown, sorted(foreign)))}, which --force would delete"
         raise LabError(f"{target}: {what}; move that elsewhere")
 
 
@@ -75,7 +79,7 @@ def _written(folder):
     if isinstance(files, dict):
         return set(files)
     shards = {path.name for path in folder.glob(checkpoints.SHARDS) if path.is_file()}
-    return {"config.json", "README.md", checkpoints.INDEX, *checkpoints.CARRIED, *shards}
+    return {"config.json", MODEL_CARD, checkpoints.INDEX, *checkpoints.CARRIED, *shards}
 
 
 def _names(folder):

@@ -35,14 +35,14 @@ def limited():
     def stop(*_):
         raise TooSlow(f"it computes for more than {SECONDS:g} s")
 
-    before = signal.signal(signal.SIGVTALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
-    try:
-        with _limited_memory():
+    with _limited_memory():  # outside: its own end is not cut off
+        before = signal.signal(signal.SIGVTALRM, stop)
+        signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+        try:
             yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before or signal.SIG_DFL)
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            signal.signal(signal.SIGVTALRM, before or signal.SIG_DFL)
 
 
 @contextmanager

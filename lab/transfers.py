@@ -7,7 +7,8 @@ each run.
 import os
 import re
 import sys
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from threading import Event
 
 from huggingface_hub import constants, hf_hub_url
@@ -19,6 +20,7 @@ from lab.cli import LabError
 from lab.headers import LIMIT, refuse_length
 
 TIMEOUT = 20  # seconds without a byte
+SAID, QUIET = {}, 0.5  # {words: when they were said}, and for how many seconds they are not said again
 WAITS = (1, 2, 4, 8)  # seconds before the next attempt, for as long as no byte comes
 LONGEST_WAIT = 300  # seconds; the hub counts requests in windows of five minutes
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses that may be gone at the next attempt
@@ -133,14 +135,20 @@ def _place(response):
 
 
 def patiently(ask, waits=WAITS):
-    """What `ask()` returns, asked again, aloud, after `waits` seconds while the hub stumbles. Raises the last trouble."""
-    answer, waits = [], list(waits)
+    """What `ask()` returns, asked again after `waits` seconds while the hub stumbles. Raises the last trouble."""
+    answer, waits = [], iter(waits)
     while trouble := _attempt(lambda: answer.append(ask())):
-        if waits:  # each attempt may take TIMEOUT
-            print(f"{constants.ENDPOINT} {explanations.brief(trouble)}; asking again", file=sys.stderr, flush=True)
-        _wait(iter(waits[:1]), trouble, Event())
-        waits = waits[1:]
+        _wait(waits, trouble, Event())
     return answer[0]
+
+
+def _say(words):
+    """Print a line once in a while: several files may be waited for at a time."""
+    now = time.monotonic()
+    if now - SAID.get(words, -QUIET) >= QUIET:
+        SAID[words] = now
+        with suppress(OSError):
+            print(words, file=sys.stderr, flush=True)
 
 
 def _attempt(work):
@@ -157,9 +165,11 @@ def _attempt(work):
 
 
 def _wait(waits, trouble, stop):
+    """Wait until the next attempt, and say why: each may take TIMEOUT. Raises `trouble` where there is none left."""
     seconds = next(waits, None)
     if seconds is None:
         raise trouble
+    _say(f"{constants.ENDPOINT} {explanations.brief(trouble)}; asking again")
     headers = trouble.response.headers if isinstance(trouble, HfHubHTTPError) else {}
     asked = headers.get("Retry-After", "")
     stop.wait(min(max(seconds, int(asked) if asked.isdigit() else 0), LONGEST_WAIT))

@@ -69,6 +69,10 @@ def test_force_deletes_nothing_beside_a_model_whose_summary_lists_no_files(tmp_p
     places.refuse_existing(tmp_path, True)
     (tmp_path / "adapters").mkdir()
     (tmp_path / "adapters.safetensors").touch()
+    (tmp_path / "new\nline").touch()
+    message = reason(places.refuse_existing, tmp_path, True)
+    assert "new\\nline" in message and message.isprintable()
+    (tmp_path / "new\nline").unlink()
     assert "holds adapters, adapters.safetensors, which --force would delete" in reason(
         places.refuse_existing, tmp_path, True
     )
@@ -344,6 +348,8 @@ def test_an_output_that_is_the_summary_itself(small, monkeypatch, absolute):
 
 def test_a_home_that_is_nobodys(small, capsys, monkeypatch):
     monkeypatch.chdir(small.parent)
+    assert finish(convert_hyperclova.main, ["--mlx-path", "x" * 300, "--verify"]) == 1
+    assert "no such file" in capsys.readouterr().err
     for flags in (
         ["--hf-path", "~nobody-here/x"],
         ["--hf-path", "x" * 300],
@@ -364,6 +370,7 @@ def test_an_endpoint_that_is_no_address(address):
     environment = {**os.environ, "HF_ENDPOINT": address}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert done.stdout == ""
 
 
 def test_a_proxy_that_needs_another_package():
@@ -371,8 +378,8 @@ def test_a_proxy_that_needs_another_package():
     environment = {**os.environ, "HTTPS_PROXY": "socks5://localhost:1", "HF_ENDPOINT": "https://localhost:9"}
     environment.pop("HF_HUB_OFFLINE", None)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
-    *again, line = done.stderr.splitlines()
-    assert done.returncode == 1 and line.startswith("error: naver/x: ") and "Traceback" not in done.stderr
+    assert done.returncode == 1 and done.stderr.startswith("error: naver/x: ") and done.stderr.count("\n") == 1
+    assert "unset the proxy (HTTPS_PROXY, ALL_PROXY)" in done.stderr
 
 
 @pytest.mark.parametrize("closed", ["1", "2", "both"])
@@ -432,7 +439,47 @@ def test_names_of_a_finished_result_that_are_a_users_own_stay(small, capsys):
     for name in (places.PLAN, places.JOURNAL):
         (target / name).write_text("mine")
     assert convert(small)[0] == 1
+    assert convert(small, "--force")[0] == 1 and "holds journal.jsonl, plan.json, which" in capsys.readouterr().err
     assert [(target / name).read_text() for name in (places.PLAN, places.JOURNAL)] == ["mine", "mine"]
+
+
+def test_what_a_crash_leaves_in_a_finished_result_is_ours(small):
+    _, target = convert(small)
+    for name in (places.MARK, places.PLAN, places.JOURNAL):
+        (target / name).touch()
+    places.refuse_existing(target, True)
+    assert convert(small, "--force")[0] == 0 and not (target / places.MARK).exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["chat_template.jinja", "config.json", "tokenizer_config.json", checkpoints.INDEX]
+)
+@pytest.mark.parametrize("how", ["changes", "goes"])
+def test_a_small_file_of_the_source_that_changes_meanwhile_is_noticed(small, monkeypatch, capsys, name, how):
+    """Found after the shards, which are kept; the same command then makes the rest of what is there now."""
+    path, rest = small / name, conversion_run.write_rest
+    content = path.read_bytes()
+
+    def change(*arguments):
+        names = rest(*arguments)
+        path.unlink() if how == "goes" else path.write_bytes(content + b"\n")
+        return names
+
+    with monkeypatch.context() as patch:
+        patch.setattr(conversion_run, "write_rest", change)
+        error = refused(capsys, small)
+    assert f"{name}: changed while it was converted; leave it alone" in error
+    path.write_bytes(content)
+    (small / "LICENSE").write_text("Terms", encoding="utf-8")  # new, and goes along
+    code, target = convert(small)
+    assert code == 0 and "LICENSE" in json.loads((target / places.SUMMARY).read_text())["files"]
+
+
+def test_ctrl_c_after_the_move_does_not_say_that_the_same_command_goes_on(small, monkeypatch, capsys):
+    monkeypatch.setattr(conversion_report, "print_summary", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    code, target = convert(small)
+    assert code == 75 and (target / places.SUMMARY).is_file()
+    assert capsys.readouterr().err == "error: stopped; the result is whole and in its place\n"
 
 
 def test_a_source_shard_that_went_away_in_the_middle_of_consuming(small):

@@ -1,5 +1,6 @@
 """Checkpoints from a stand-in for the hub (tests/hub_server.py), over HTTP, by a client in a process of its own."""
 
+import errno
 import hashlib
 import json
 import os
@@ -475,7 +476,8 @@ def test_all_in_the_cache_needs_no_hub(hub, client, without):
     ):
         again, said = client(environment=offline, **order)
         assert again == {**source, "licence": "Terms"}
-        waited = "http://127.0.0.1:9 does not answer ([Errno 111] Connection refused); asking again\n"
+        refused = f"[Errno {errno.ECONNREFUSED}] Connection refused"
+        waited = f"http://127.0.0.1:9 does not answer ({refused}); asking again\n"
         used = f"lab/model: the hub cannot be reached; the cache's {commit} is used\n"
         assert said == ("" if "HF_HUB_OFFLINE" in offline else f"{waited * 2}{used}")
     assert not hub.answers

@@ -3,6 +3,7 @@
 import json
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -137,6 +138,23 @@ def test_a_template_that_wants_gigabytes_gets_none(template):
     before = resource.getrlimit(resource.RLIMIT_AS)
     ends = turn_ends.find(files(template), [2], 320)
     assert ends.ids == (2,) and "(MemoryError)" in ends.said[0]
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is bounded on Linux alone")
+def test_no_bound_outlives_a_template_that_is_cut_off_at_its_end(monkeypatch):
+    before, set_timer = resource.getrlimit(resource.RLIMIT_AS), signal.setitimer
+
+    def late(which, seconds):
+        if not seconds:
+            signal.raise_signal(signal.SIGVTALRM)
+        return set_timer(which, seconds)
+
+    monkeypatch.setattr(signal, "setitimer", late)
+    with pytest.raises(template_sandbox.TooSlow), template_sandbox.limited():
+        pass
+    set_timer(signal.ITIMER_VIRTUAL, 0)
+    signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
     assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
