@@ -112,6 +112,8 @@ def refuse_output(args):
     if path.is_dir() or any(folder in (path, *path.parents) for folder in near):
         raise LabError(f"--output {args.output}: a folder, or inside source or result; name another file")
     check_place(args.output)
+    if path.exists() and not places.is_result(path.parent, path.name):
+        raise LabError(f"--output {args.output}: a file that no conversion wrote; name another one")
 
 
 def dry_run(args):
@@ -158,9 +160,10 @@ def uninterrupted():
 
 def tell(args):
     """Print what the result is, and write the copy of its summary."""
+    folder = args.mlx_path if args.mlx_path.is_dir() else places.resolved(args.mlx_path)  # of nowhere/../model
     if args.output:
-        write_atomically(args.output, (args.mlx_path / places.SUMMARY).read_bytes())
-    conversion_report.print_summary(args.mlx_path)
+        write_atomically(args.output, (folder / places.SUMMARY).read_bytes())
+    conversion_report.print_summary(folder)
 
 
 def consumed_by(build):

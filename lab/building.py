@@ -151,8 +151,13 @@ def refuse_full_disk(target, nbytes):
     parent = next(path for path in target.parents if path.is_dir())
     needed, free = nbytes * FREE_SHARE, shutil.disk_usage(parent).free
     if needed > free:
-        sizes = f"needs {needed / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free"
+        sizes = f"needs {gigabytes(needed)} of disk, {gigabytes(free)} are free"
         raise LabError(f"{target}: {sizes}; free the disk or choose another folder")
+
+
+def gigabytes(nbytes):
+    """Bytes in words."""
+    return f"{nbytes / 1e9:,.1f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:,.1f} MB"
 
 
 @contextmanager

@@ -216,6 +216,8 @@ def read_json(path, remedy):
     except ValueError as error:  # no JSON, no UTF-8, or a number of thousands of digits
         line = getattr(error, "lineno", 1)
         raise LabError(f"{path}:{line}: not valid JSON ({error}); {afresh(remedy)}") from error
+    except OSError as error:
+        raise LabError(f"{path}: cannot be read ({error.strerror}); make it readable") from error
     except RecursionError as error:
         raise LabError(f"{path}: brackets within brackets without end; {afresh(remedy)}") from error
 

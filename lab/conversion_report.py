@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from lab import building, cache, checkpoints, places
+from lab.building import gigabytes
 from lab.cli import CheckFailed, LabError, read_json
 from lab.conversion_plan import cores
 from lab.hashing import Hashing
@@ -166,11 +167,6 @@ def fault_of(path, digest, sha256):
 def in_shards(names):
     """How many files, in words."""
     return f"{len(names)} shard{'s' if len(names) > 1 else ''}"
-
-
-def gigabytes(nbytes):
-    """Bytes in words."""
-    return f"{nbytes / 1e9:,.1f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:,.1f} MB"
 
 
 def verdict(needed, there, what="there"):

@@ -45,7 +45,11 @@ def refuse_place(target, source):
 
 def refuse_existing(target, force):
     """Raise LabError where `target` holds something: a result and no `force`, or what no such command wrote."""
-    if not target.is_dir() or not _names(target):
+    if not target.is_dir():
+        return
+    if not os.access(target, os.R_OK | os.W_OK | os.X_OK):  # replaced, it could be neither read nor removed
+        raise LabError(f"{target}: you may not read or write it; `chmod u+rwx` it, or choose another folder")
+    if not _names(target):
         return
     if not is_result(target):
         raise LabError(f"{target}: a folder with other things in it; choose another one")
@@ -59,15 +63,15 @@ def refuse_existing(target, force):
         raise LabError(f"{target}: {what}; move that elsewhere")
 
 
-def is_result(folder):
-    """Whether `folder` is what a command with --mlx-path has written, by its summary.json."""
-    flags = _summary(folder).get("flags")
+def is_result(folder, name=SUMMARY):
+    """Whether `folder` is what a command with --mlx-path has written, by its summary.json, or a copy of that."""
+    flags = _summary(folder, name).get("flags")
     return isinstance(flags, dict) and "mlx_path" in flags
 
 
-def _summary(folder):
+def _summary(folder, name=SUMMARY):
     try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        summary = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return summary if isinstance(summary, dict) else {}

@@ -34,6 +34,8 @@ def find(repository, revision, weights):
     logging.set_verbosity_error()  # an error is one line, and ours
     if revision is not None and (not re.fullmatch(r"\w[\w.+/-]*", revision) or ".." in revision):
         raise LabError(f"{repository}: --revision {shown(revision)} is no branch, tag or commit; check it")
+    if not re.match("https?://[^/]", constants.ENDPOINT):
+        raise LabError(f"HF_ENDPOINT={shown(constants.ENDPOINT)}: no address (https://...); mend or unset it")
     with explained(repository, revision):
         try:
             info = transfers.patiently(lambda: _ask(repository, revision), transfers.WAITS[:2])

@@ -86,7 +86,7 @@ def test_a_disk_that_is_too_small_from_the_start_is_left_as_it_was(make_checkpoi
     before = sorted(source.parent.iterdir())
     real = shutil.disk_usage(source)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=1000))
-    assert "of disk, 0.0 GB are free; free the disk" in refused(capsys, source)
+    assert "of disk, 0.0 MB are free; free the disk" in refused(capsys, source)
     assert sorted(source.parent.iterdir()) == before
 
 

@@ -346,6 +346,49 @@ def test_an_output_that_is_the_summary_itself(small, monkeypatch, absolute):
     assert convert(small, "--output", str(output))[0] == 0
 
 
+def test_an_output_replaces_a_summary_and_nothing_else(small, capsys):
+    notes, copy = small.parent / "notes.json", small.parent / "copy.json"
+    notes.write_text('{"mine": 1}', encoding="utf-8")
+    assert "a file that no conversion wrote" in refused(capsys, small, "--output", str(notes))
+    assert notes.read_text(encoding="utf-8") == '{"mine": 1}'
+    for flags in ((), ("--force",)):
+        code, target = convert(small, "--output", str(copy), *flags)
+        assert code == 0 and copy.read_bytes() == (target / places.SUMMARY).read_bytes()
+
+
+def test_a_target_beside_a_folder_that_is_not_there(small, capsys):
+    flags = ["--hf-path", str(small), "--mlx-path", str(small.parent / "nowhere" / ".." / "model")]
+    assert finish(convert_hyperclova.main, flags) == 0, capsys.readouterr().err
+    assert (small.parent / "model" / places.SUMMARY).is_file()
+
+
+@pytest.mark.parametrize("filled", [True, False])
+def test_a_target_that_may_not_be_written_is_told_before_the_work(small, capsys, monkeypatch, filled):
+    """The new result was in its place by then, the old one could not be removed. Played, for root may do all."""
+    target = small.parent / "target"
+    target.mkdir()
+    if filled:
+        convert(small, "--force")
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != target and access(path, mode))
+    capsys.readouterr()
+    assert convert(small, "--force")[0] == 1
+    assert "target: you may not read or write it; `chmod u+rwx` it" in capsys.readouterr().err
+    assert not places.partial_of(target).exists()
+
+
+def test_a_summary_that_may_not_be_read(small, capsys, monkeypatch):
+    _, target = convert(small)
+    capsys.readouterr()
+
+    def denied(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    assert finish(convert_hyperclova.main, ["--mlx-path", str(target), "--verify"]) == 1
+    assert "summary.json: cannot be read (Permission denied); make it readable" in capsys.readouterr().err
+
+
 def test_a_home_that_is_nobodys(small, capsys, monkeypatch):
     monkeypatch.chdir(small.parent)
     assert finish(convert_hyperclova.main, ["--mlx-path", "x" * 300, "--verify"]) == 1
@@ -364,7 +407,9 @@ def test_a_home_that_is_nobodys(small, capsys, monkeypatch):
     assert args.mlx_path == Path("~nobody-here/x") and args.output == Path.home() / "s.json"
 
 
-@pytest.mark.parametrize("address", ["http://[::1", "http://localhost:99999999"])
+@pytest.mark.parametrize(
+    "address", ["", "nonsense", "ftp://x", "http://", "http://[::1", "http://localhost:99999999"]
+)
 def test_an_endpoint_that_is_no_address(address):
     command = [sys.executable, "convert_hyperclova.py", "--hf-path", "naver/x", "--dry-run"]
     environment = {**os.environ, "HF_ENDPOINT": address}

@@ -479,7 +479,7 @@ def test_all_in_the_cache_needs_no_hub(hub, client, without):
         refused = f"[Errno {errno.ECONNREFUSED}] Connection refused"
         waited = f"http://127.0.0.1:9 does not answer ({refused}); asking again\n"
         used = f"lab/model: the hub cannot be reached; the cache's {commit} is used\n"
-        assert said == ("" if "HF_HUB_OFFLINE" in offline else f"{waited * 2}{used}")
+        assert set(said.splitlines(True)) == (set() if "HF_HUB_OFFLINE" in offline else {waited, used})
     assert not hub.answers
     error, _ = client(environment=offline, revision="v2")
     assert "the hub cannot be reached" in error or "the connection to" in error
