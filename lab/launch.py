@@ -25,6 +25,7 @@ from lab import launched
 from lab.cli import STOPPED, USER_ERROR, LabError, finish
 
 LOOPBACK = "127.0.0.1"
+PORTS = (20000, 32000)  # below those that Linux and macOS hand out (from 32768 and 49152 on)
 STARTING = 60  # seconds in which the first rank says that it is there
 AT_THE_END = 20  # seconds for the other ranks to end after one has
 THREADS = "OPENBLAS_NUM_THREADS"
@@ -88,12 +89,16 @@ def _here(args, folder, ended):
 
 
 def _free_ports(number):
-    """Ports on which nothing listens now."""
-    sockets = [socket.create_server((LOOPBACK, 0)) for _ in range(number)]
-    ports = [server.getsockname()[1] for server in sockets]
-    for server in sockets:
-        server.close()
-    return ports
+    """Ports in a row on which nothing listens now; none that the system hands out, or another program may be given it."""
+    while True:
+        first = random.randrange(*PORTS)
+        try:
+            with ExitStack() as held:
+                for port in range(first, first + number):
+                    held.enter_context(socket.create_server((LOOPBACK, port)))
+        except OSError:
+            continue
+        return list(range(first, first + number))
 
 
 def _gpus():
@@ -113,7 +118,7 @@ def _through_mlx(args, folder, ended):
     prefix = _prefix("--hostfile", str(args.hostfile))
     told = [f"{launched.ENDED}={ended}", f"{launched.PREFIX}={prefix}"]
     command = [str(beside) if beside.exists() else "mlx.launch", "--hostfile", str(args.hostfile)]
-    command += ["--starting-port", str(random.randrange(20000, 32000, 16))]
+    command += ["--starting-port", str(random.randrange(*PORTS, 16))]
     command += [word for variable in told for word in ("--env", variable)]
     # a pipe that stays open: at the end of its input mlx.launch would read in circles
     yield subprocess.Popen([*command, "--", *args.command], stdin=subprocess.PIPE, start_new_session=True)
