@@ -8,11 +8,11 @@ from io import UnsupportedOperation
 
 def mend():
     """Let output that was closed (`>&-`) go nowhere, and show characters that its encoding lacks as numbers."""
-    while (
-        unused := os.open(os.devnull, os.O_RDWR)
-    ) <= 2:  # else the first file that is opened would be the output
-        pass
-    os.close(unused)
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        # All three numbers are taken first, else the next file that is opened would be the output.
+        while (unused := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(unused)
     for name, number in (("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115  (as long as Python)

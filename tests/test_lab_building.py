@@ -150,7 +150,7 @@ def test_a_kill_between_the_renames_loses_nothing(tmp_path):
 
 def test_a_full_disk_is_noticed_before(tmp_path):
     with (
-        pytest.raises(LabError, match=r"needs 1000000000\.0 GB of disk, [\d.]+ GB are free"),
+        pytest.raises(LabError, match=r"needs 1,000,000,000\.0 GB of disk, [\d.]+ GB are free"),
         building(tmp_path / "m", 1e18 / 1.02),
     ):
         pass
